@@ -1,0 +1,26 @@
+"""What the tests share: a database of its own for each test, on each kind of database, and a store on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.databases import NAMES, Database, fresh_database
+from zoho_token_orm import SQLAlchemyTokenStore
+
+
+@pytest.fixture(params=NAMES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database, on SQLite and on each server in turn."""
+    with fresh_database(request.param, tmp_path) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[SQLAlchemyTokenStore]:
+    """A store on an empty, migrated database; after the test, no connection is left checked out."""
+    with SQLAlchemyTokenStore(database.url, create_schema=True) as made:
+        yield made
+        assert made.engine.pool.checkedout() == 0
