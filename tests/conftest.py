@@ -1,4 +1,4 @@
-"""What the tests share: a database of its own for each test, on each kind of database, and a store on it."""
+"""What the tests share: for each test a database of its own, of each kind, and a store on it."""
 
 from __future__ import annotations
 

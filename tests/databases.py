@@ -1,4 +1,4 @@
-"""The databases that the tests run on: where each server is found, and an empty database of its own for each test."""
+"""The databases of the tests: where the servers are found, and an empty one for each test."""
 
 from __future__ import annotations
 
@@ -89,7 +89,10 @@ def _answers(url: URL) -> bool:
 
 
 def _absent(name: str) -> URL:
-    message = f"no {name}: set {variable(name)} to an administrator's URL, or run: docker compose up -d --wait"
+    message = (
+        f"no {name}: set {variable(name)} to an administrator's URL, "
+        "or run: docker compose up -d --wait"
+    )
     if name in os.environ.get("ZOHO_TOKEN_ORM_REQUIRE", "").split(","):
         pytest.fail(f"{message} (ZOHO_TOKEN_ORM_REQUIRE names it)")
     pytest.skip(message)

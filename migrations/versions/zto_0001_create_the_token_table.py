@@ -1,0 +1,109 @@
+"""Create the token table.
+
+Revision ID: zto_0001
+Revises:
+Create Date: 2026-11-23
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context, op
+from alembic.util import CommandError
+from sqlalchemy.dialects import mysql
+
+revision = "zto_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+UNIQUE = ("user_name", "grant_token", "refresh_token")
+INDEXED = ("access_token", "created_at")
+
+
+def upgrade() -> None:
+    table = _table_name()
+    if not _was_interrupted(table):
+        op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
+    for column in INDEXED:
+        if not _has_index(table, f"ix_{table}_{column}"):
+            op.create_index(f"ix_{table}_{column}", table, [column])
+
+
+def downgrade() -> None:
+    op.drop_table(_table_name())
+
+
+def _table_name() -> str:
+    return op.get_context().opts["table_name"]
+
+
+def _columns() -> list[sa.Column]:
+    text, ascii_text, moment, now = _types()
+    return [
+        sa.Column("id", text(255), primary_key=True),
+        sa.Column("user_name", text(512)),
+        sa.Column("client_id", text(255)),
+        sa.Column("client_secret", ascii_text(2048)),
+        sa.Column("refresh_token", ascii_text(2048)),
+        sa.Column("access_token", ascii_text(2048)),
+        sa.Column("grant_token", ascii_text(2048)),
+        sa.Column("expiry_time", sa.BigInteger()),
+        sa.Column("redirect_url", text(2048)),
+        sa.Column("api_domain", text(255)),
+        sa.Column("created_at", moment, server_default=now, nullable=False),
+        sa.Column("updated_at", moment, server_default=now, nullable=False),
+        sa.Column("lease_owner", text(64)),
+        sa.Column("lease_until", sa.BigInteger()),
+    ]
+
+
+def _types():
+    """Text and tokens that compare exactly, and a point in time with its default, in UTC."""
+    dialect = op.get_context().dialect
+    if dialect.name == "postgresql":
+
+        def text(length):
+            return sa.String(length, collation="C")
+
+        return text, text, sa.DateTime(timezone=True), sa.text("CURRENT_TIMESTAMP")
+    if dialect.name == "sqlite":
+        now = sa.text("(strftime('%Y-%m-%d %H:%M:%f000', 'now'))")
+        return sa.String, sa.String, sa.DateTime(), now
+
+    def text(length):
+        # Neither of the two knows the other's collation that pads nothing.
+        collation = "utf8mb4_nopad_bin" if dialect.is_mariadb else "utf8mb4_0900_bin"
+        return mysql.VARCHAR(length, collation=collation)
+
+    def ascii_text(length):
+        return mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+
+    return text, ascii_text, mysql.DATETIME(fsp=6), sa.text("(UTC_TIMESTAMP(6))")
+
+
+def _constraints(table: str) -> list[sa.UniqueConstraint]:
+    return [sa.UniqueConstraint(column, name=f"uq_{table}_{column}") for column in UNIQUE]
+
+
+def _was_interrupted(table: str) -> bool:
+    """Whether an earlier run made the table and went no further, which only MySQL leaves behind.
+
+    Raises:
+        CommandError: The table is there, and not made by this revision.
+    """
+    if context.is_offline_mode() or not sa.inspect(op.get_bind()).has_table(table):
+        return False
+    found = [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
+    if found != [column.name for column in _columns()]:
+        raise CommandError(
+            f"there is a table {table} already, which this package has not made; nothing was "
+            "changed: choose another table_name, or rename that table"
+        )
+    return True
+
+
+def _has_index(table: str, name: str) -> bool:
+    if context.is_offline_mode():
+        return False
+    return name in {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}

@@ -1,0 +1,148 @@
+"""The command line, ``zoho-token-orm``: the schema, and what the table holds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import click
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
+
+from zoho_token_orm import SQLAlchemyTokenStore, __version__, schema
+from zoho_token_orm.database import URL_VARIABLE
+from zoho_token_orm.models import DEFAULT_TABLE_NAME
+
+HEADINGS = ("id", "user", "client", "refresh token", "access token", "expires (UTC)")
+
+
+def _command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has, and errors as one line on standard error, status 1."""
+
+    @click.option(
+        "--url",
+        "database",
+        metavar="URL",
+        help=f"The database; else {URL_VARIABLE}, which keeps a password out of the process list; "
+        "else sqlite:///zohooauth.db.",
+    )
+    @click.option("--table-name", default=DEFAULT_TABLE_NAME, show_default=True, metavar="NAME")
+    @functools.wraps(function)
+    def command(**options: Any) -> None:
+        try:
+            function(**options)
+        except SDKException as error:
+            raise click.ClickException(error.error_message) from error
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Provisions and looks after the token table of the Zoho CRM SDK."""
+
+
+@main.command()
+@click.argument("revision", default=schema.HEAD)
+@click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
+@_command
+def upgrade(revision: str, sql: bool, database: str | None, table_name: str) -> None:
+    """Bring the schema to a REVISION, by default the newest."""
+    if sql:
+        click.echo(schema.upgrade_script(database, revision, table_name=table_name), nl=False)
+        return
+    schema.upgrade(database, revision, table_name=table_name)
+    click.echo(f"{table_name} is at revision {schema.current(database, table_name=table_name)}")
+
+
+@main.command()
+@click.argument("revision")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_command
+def downgrade(revision: str, yes: bool, database: str | None, table_name: str) -> None:
+    """Take the schema back to a REVISION; "base" drops the table with all tokens in it."""
+    if not yes:
+        click.confirm(f"This may delete the tokens in {table_name}. Go on?", abort=True, err=True)
+    schema.downgrade(database, revision, table_name=table_name)
+    revision_now = schema.current(database, table_name=table_name)
+    click.echo(f"{table_name} is at revision {revision_now or schema.BASE}")
+
+
+@main.command()
+@_command
+def current(database: str | None, table_name: str) -> None:
+    """Print the revision that the schema is at."""
+    click.echo(schema.current(database, table_name=table_name) or schema.BASE)
+
+
+@main.command()
+@_command
+def check(database: str | None, table_name: str) -> None:
+    """Make sure that the schema is the newest and the table has not drifted; else status 1."""
+    schema.check(database, table_name=table_name)
+    click.echo(f"{table_name} is up to date, at revision {schema.head()}")
+
+
+@main.command(name="list")
+@_command
+def list_tokens(database: str | None, table_name: str) -> None:
+    """List the tokens, oldest first, with their secrets masked."""
+    with SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store:
+        for line in table_lines(store.get_tokens()):
+            click.echo(line)
+
+
+@main.command()
+@click.option("--unused-for", "days", type=click.FloatRange(min=0), required=True, metavar="DAYS")
+@_command
+def purge(days: float, database: str | None, table_name: str) -> None:
+    """Delete the tokens that nobody has used for some DAYS."""
+    with SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store:
+        click.echo(f"{store.purge(timedelta(days=days))} deleted")
+
+
+def table_lines(tokens: list[OAuthToken]) -> list[str]:
+    """A readable table of tokens, a line each below the headings; secrets are masked."""
+    rows = [HEADINGS, *map(_cells, tokens)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _cells(token: OAuthToken) -> tuple[str, ...]:
+    user = token.get_user_signature()
+    return (
+        token.get_id(),
+        user.get_name() if user else "-",
+        token.get_client_id() or "-",
+        masked(token.get_refresh_token()),
+        masked(token.get_access_token()),
+        _time(token.get_expires_in()),
+    )
+
+
+def masked(secret: str | None) -> str:
+    """That there is a secret, and its last characters if it is long enough to spare them."""
+    if not secret:
+        return "-"
+    return f"…{secret[-4:]}" if len(secret) >= 32 else "…"
+
+
+def _time(epoch_milliseconds: str | None) -> str:
+    if epoch_milliseconds is None:
+        return "-"
+    try:
+        moment = datetime.fromtimestamp(int(epoch_milliseconds) / 1000, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return epoch_milliseconds
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,392 @@
+"""From a URL to an engine, all that differs between databases, and which errors merit a retry."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import random
+import re
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from zoho_token_orm.errors import error_code, hide_values, token_store_error
+from zoho_token_orm.models import DEFAULT_TABLE_NAME
+
+Result = TypeVar("Result")
+
+URL_VARIABLE = "ZOHO_TOKEN_DB_URL"
+DEFAULT_URL = "sqlite:///zohooauth.db"
+DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+"""The drivers that this package ships, for URLs that name none."""
+DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
+
+COLLISION_PATIENCE = 15.0
+"""Seconds for which an operation that collides with others is tried again."""
+SAVE_PATIENCE = 15.0
+"""Seconds for which a save waits for a database that is away: a grant token can be spent once."""
+BUSY_TIMEOUT = 15.0
+"""Seconds that SQLite waits for another writer."""
+CONNECT_TIMEOUT = 10
+"""Seconds within which a server has to accept a connection."""
+MIGRATION_LOCK_TIMEOUT = 600
+"""Seconds that an upgrade waits for another one, on MySQL and MariaDB."""
+
+# PostgreSQL: unique_violation, serialization_failure, deadlock_detected, lock_not_available.
+# MySQL: ER_DUP_ENTRY (twice), ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD (MariaDB).
+_COLLISION_CODES: set[str | int] = {
+    *("23505", "40001", "40P01", "55P03"),
+    *(1062, 1586, 1213, 1205, 1020),
+}
+_SQLITE_COLLISIONS = ("UNIQUE constraint failed", "database is locked", "database table is locked")
+# undefined_table, undefined_column; ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
+_SCHEMA_CODES: set[str | int] = {"42P01", "42703", 1146, 1054}
+_SQLITE_SCHEMA = ("no such table", "no such column", "has no column named")
+
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_]+")
+_LONGEST_TABLE_NAME = 46  # PostgreSQL's 63, less "_alembic_version" and "uq_…_refresh_token"
+
+
+class Trouble(enum.Enum):
+    """What went wrong with an operation, for the question whether to try again."""
+
+    COLLISION = "somebody else wrote at the same time"
+    LOST = "the connection was lost"
+    AWAY = "the database cannot be reached"
+    SCHEMA = "the table is not there or not up to date"
+    OTHER = "anything else"
+
+
+def trouble(error: SQLAlchemyError) -> Trouble:
+    """Sorts a database error by what can be done about it."""
+    if not isinstance(error, DBAPIError):
+        return Trouble.OTHER
+    if error.connection_invalidated:
+        return Trouble.LOST
+    if error.statement is None:
+        return Trouble.AWAY
+    if _is(error, _COLLISION_CODES, _SQLITE_COLLISIONS):
+        return Trouble.COLLISION
+    return Trouble.SCHEMA if _is(error, _SCHEMA_CODES, _SQLITE_SCHEMA) else Trouble.OTHER
+
+
+def _is(error: DBAPIError, codes: set[str | int], sqlite_texts: tuple[str, ...]) -> bool:
+    if isinstance(error.orig, sqlite3.Error):  # before Python 3.11 it has no code
+        return any(text in str(error.orig) for text in sqlite_texts)
+    return error_code(error) in codes
+
+
+def checked_table_name(name: str) -> str:
+    """The name itself, where it can be a table's.
+
+    Raises:
+        ValueError: It is empty, too long, or holds anything but ASCII letters, digits and
+            underscores.
+    """
+    if not isinstance(name, str) or not _TABLE_NAME.fullmatch(name):
+        raise ValueError("table_name must consist of ASCII letters, digits and underscores")
+    if len(name) > _LONGEST_TABLE_NAME:
+        raise ValueError(f"table_name must have at most {_LONGEST_TABLE_NAME} characters")
+    return name
+
+
+def version_table(table_name: str = DEFAULT_TABLE_NAME) -> str:
+    """The table of Alembic's revision for that token table; never ``alembic_version``."""
+    return f"{table_name}_alembic_version"
+
+
+def resolve_url(database: str | URL | None) -> URL:
+    """The URL that is meant: with a driver that this package ships, and an absolute SQLite path.
+
+    Args:
+        database: A URL; None means the environment variable ``ZOHO_TOKEN_DB_URL``, and without it
+            ``sqlite:///zohooauth.db``.
+
+    Raises:
+        ValueError: It is no URL, or names a database that is not supported.
+    """
+    if database is None:
+        database = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if not isinstance(database, (str, URL)):
+        raise ValueError("database must be a URL (a string or sqlalchemy.URL) or an Engine")
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):
+        # Neither the URL nor the parser's message is shown: both may hold the password.
+        raise ValueError(
+            "the database URL cannot be read; write it like postgresql://user:password@host/database"
+            ", with the special characters of the password percent-encoded"
+        ) from None
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in DATABASES:
+        raise ValueError(
+            f"a {url.get_backend_name()} database is not supported: use one of {DATABASES}"
+        )
+    return _with_absolute_path(url)
+
+
+def _with_absolute_path(url: URL) -> URL:
+    """A relative path is resolved once, so that a later chdir does not lead to another file."""
+    if (
+        url.get_backend_name() != "sqlite"
+        or is_memory(url)
+        or str(url.database).startswith("file:")
+    ):
+        return url
+    return url.set(database=str(Path(str(url.database)).absolute()))
+
+
+def is_memory(url: URL) -> bool:
+    """Whether the URL names a SQLite database that lives in memory."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+
+
+def shown(url: URL) -> str:
+    """The URL as it can be shown: without the password, and without options, which may hold one."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+class Database:
+    """An engine in autocommit, and how this package runs its work on it.
+
+    In autocommit a statement is one round trip. Several that must hold together stand in a
+    ``transaction``, whose BEGIN and COMMIT are statements of their own.
+
+    Args:
+        database: A URL, an engine of the caller's, or None for the default URL (``resolve_url``).
+
+    Raises:
+        ValueError: The URL cannot be used.
+    """
+
+    def __init__(self, database: str | URL | Engine | None = None) -> None:
+        self.is_owner = not isinstance(database, Engine)
+        if isinstance(database, Engine):
+            self.engine = _in_autocommit(database)
+        else:
+            self.engine = _new_engine(resolve_url(database))
+            _made.add(self)
+
+    def __repr__(self) -> str:
+        return f"Database({shown(self.engine.url)!r})"
+
+    def close(self) -> None:
+        """Closes the connections, unless the engine is the caller's."""
+        if self.is_owner:
+            self.engine.dispose()
+
+    def run(
+        self, what: str, work: Callable[[Connection], Result], *, patience: float = 0.0
+    ) -> Result:
+        """Runs an operation in whole, again where that can help.
+
+        Args:
+            what: What is being done, for the error message: "save the token".
+            work: The operation; it may run more than once, each time on a connection in autocommit.
+            patience: Seconds to go on trying while the database is away.
+
+        Raises:
+            SDKException: It could not be done.
+        """
+        tries = _Tries(patience)
+        while True:
+            try:
+                with self.engine.connect() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                kind = trouble(error)
+                if not tries.another(kind):
+                    hide_values(error)
+                    message = f"could not {what} ({shown(self.engine.url)}){tries.spent()}"
+                    raise token_store_error(message + _HINTS.get(kind, ""), error) from error
+
+    def after_fork(self) -> None:
+        """Forgets the parent's connections without closing them."""
+        if not is_memory(self.engine.url):
+            self.engine.dispose(close=False)
+
+
+_HINTS = {Trouble.SCHEMA: "; run: zoho-token-orm upgrade"}
+_made: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_made):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Tries:
+    """How often, and for how long, one operation is tried."""
+
+    def __init__(self, patience: float) -> None:
+        self._started = time.monotonic()
+        self._patience = {Trouble.COLLISION: COLLISION_PATIENCE, Trouble.AWAY: patience}
+        self._count = 0
+        self._lost = False
+
+    def another(self, kind: Trouble) -> bool:
+        """Whether to try again after this trouble; waits a little first, where that helps."""
+        self._count += 1
+        if kind is Trouble.LOST and not self._lost:
+            self._lost = True
+            return True
+        kind = Trouble.AWAY if kind is Trouble.LOST else kind
+        if time.monotonic() - self._started >= self._patience.get(kind, 0.0):
+            return False
+        longest = min(0.5, 0.002 * 2 ** min(self._count, 10))
+        time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter
+        return True
+
+    def spent(self) -> str:
+        """How long was tried, for the message."""
+        if self._count == 1:
+            return ""
+        return f", tried {self._count} times in {time.monotonic() - self._started:.1f} seconds"
+
+
+def _new_engine(url: URL) -> Engine:
+    if is_memory(url):
+        # One connection, which one thread at a time holds.
+        options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+    else:
+        options = {}
+    try:
+        engine = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            pool_reset_on_return=None,
+            hide_parameters=True,
+            connect_args=_connect_args(url),
+            **options,
+        )
+    except (SQLAlchemyError, ImportError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"no engine can be made for {shown(url)}: {type(error).__name__}"
+        ) from None
+    _refuse_async(engine)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _make_private)
+        event.listen(engine, "connect", _use_wal)
+    return engine
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_TIMEOUT, "check_same_thread": False}
+    return {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT}
+
+
+def _in_autocommit(engine: Engine) -> Engine:
+    """The caller's engine and pool, with an option of ours that the pool takes back on return."""
+    if engine.dialect.name not in DATABASES:
+        raise ValueError(f"a {engine.dialect.name} engine is not supported: use one of {DATABASES}")
+    _refuse_async(engine)
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _refuse_async(engine: Engine) -> None:
+    if engine.dialect.is_async:
+        raise ValueError("the SDK is synchronous: give a URL or engine with a synchronous driver")
+
+
+def _make_private(
+    dialect: object, record: object, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Creates a SQLite file readable by its owner alone; SQLite gives its WAL the same mode."""
+    path = str(args[0])
+    if path == ":memory:" or path.startswith("file:"):
+        return
+    with suppress(OSError):  # it is there already, or SQLite says what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _use_wal(connection: sqlite3.Connection, record: object) -> None:
+    with suppress(sqlite3.OperationalError):  # read-only, or in use: it works without
+        connection.execute("PRAGMA journal_mode = WAL").close()
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Makes the statements inside one transaction, on a connection in autocommit.
+
+    On SQLite it is a writer's from its first statement, so that it never has to become one.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: Connection) -> None:
+    if connection.invalidated or connection.closed:
+        return
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except SQLAlchemyError:
+        connection.invalidate()
+
+
+@contextmanager
+def migration_lock(connection: Connection, name: str) -> Iterator[None]:
+    """Holds off other migrations of the same tables, and makes these one transaction if it can be.
+
+    MySQL and MariaDB commit at every change of the schema, so there the lock stands alone.
+
+    Args:
+        connection: A connection in autocommit.
+        name: What is locked, within the database.
+
+    Raises:
+        SDKException: Another migration holds the lock for longer than ``MIGRATION_LOCK_TIMEOUT``.
+    """
+    if connection.dialect.name in ("mysql", "mariadb"):
+        with _mysql_lock(connection, name):
+            yield
+        return
+    with transaction(connection):
+        if connection.dialect.name == "postgresql":
+            key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
+        yield
+
+
+@contextmanager
+def _mysql_lock(connection: Connection, name: str) -> Iterator[None]:
+    database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
+    lock = hashlib.sha256(f"{database}.{name}".encode()).hexdigest()[:40]  # server-wide, 64 at most
+    got = connection.exec_driver_sql(
+        f"SELECT GET_LOCK('{lock}', {MIGRATION_LOCK_TIMEOUT})"
+    ).scalar()
+    if got != 1:
+        raise token_store_error(
+            f"another migration has been running for {MIGRATION_LOCK_TIMEOUT} seconds; try later"
+        )
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")

@@ -1,0 +1,150 @@
+"""Between a row and the SDK's OAuthToken, and the one list of the columns; no database here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Row
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
+
+from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.models import ExactString, OAuthTokenRow
+
+Fields = dict[str, Any]
+"""A token's values by column: strings, the expiry as an int, None for what the token lacks."""
+
+SDK_NAMES = {
+    "id": "id",
+    "user_name": "user_signature",
+    "client_id": "client_id",
+    "client_secret": "client_secret",
+    "refresh_token": "refresh_token",
+    "access_token": "access_token",
+    "grant_token": "grant_token",
+    "expiry_time": "expires_in",
+    "redirect_url": "redirect_url",
+    "api_domain": "api_domain",
+}
+"""What the SDK's getters and setters call each column, in the order of the SDK's own table."""
+COLUMNS = tuple(SDK_NAMES)
+TOKENS = ("refresh_token", "access_token", "grant_token")
+"""The columns without which there is nothing to store."""
+
+_TYPES: dict[str, ExactString] = {
+    column.name: column.type
+    for column in OAuthTokenRow.__table__.columns
+    if isinstance(column.type, ExactString)
+}
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
+_BIGINT = range(-(2**63), 2**63)
+
+
+def fields_of(token: object) -> Fields:
+    """What a token has, by column; an empty string counts as nothing.
+
+    Raises:
+        SDKException: It is no OAuthToken, or holds what cannot be stored.
+    """
+    if not isinstance(token, OAuthToken):
+        raise token_store_error(f"the token must be an OAuthToken, not {type(token).__name__}")
+    fields = {column: _get(token, column) for column in COLUMNS}
+    return {
+        column: checked_expiry(value) if column == "expiry_time" else checked(column, value)
+        for column, value in fields.items()
+    }
+
+
+def _get(token: OAuthToken, column: str) -> Any:
+    value = getattr(token, f"get_{SDK_NAMES[column]}")()
+    if column != "user_name" or value is None:
+        return value
+    if not isinstance(value, UserSignature):
+        raise token_store_error("the token's user_signature must be a UserSignature")
+    return value.get_name()
+
+
+def checked(column: str, value: object) -> str | None:
+    """The value itself where the column can hold it, None where it is empty.
+
+    Raises:
+        SDKException: It is no string, holds a NUL or half a surrogate pair, or is too long.
+    """
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise token_store_error(f"{column} must be a string, not {type(value).__name__}")
+    if "\0" in value:
+        raise token_store_error(f"{column} must not contain a NUL character")
+    try:
+        length = len(_TYPES[column].stored(value.encode().decode()))
+    except UnicodeError:
+        raise token_store_error(f"{column} is no valid Unicode text") from None
+    if length > _TYPES[column].length:
+        raise token_store_error(
+            f"{column} is too long: {length} characters, at most {_TYPES[column].length} fit"
+        )
+    return value
+
+
+def checked_expiry(value: object) -> int | None:
+    """An expiry as a number of epoch milliseconds, None where it is empty.
+
+    Raises:
+        SDKException: It is no whole number, or out of range.
+    """
+    if value is None or value == "":
+        return None
+    is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
+    if not (is_number or (isinstance(value, int) and not isinstance(value, bool))):
+        raise token_store_error("expires_in must be epoch milliseconds, as a string of digits")
+    number = int(value)  # type: ignore[call-overload]
+    if number not in _BIGINT:
+        raise token_store_error("expires_in is out of range: it must be epoch milliseconds")
+    return int(number)
+
+
+def token_of(row: Row[Any]) -> OAuthToken:
+    """A new, complete token, made by its own constructor, so that ``switch_user`` takes it."""
+    token = OAuthToken(id=row.id)
+    fill(token, row)
+    return token
+
+
+def fill(token: OAuthToken, row: Row[Any]) -> None:
+    """Gives a token what it lacks of the row, and overwrites nothing.
+
+    The expiry goes only along with the access token that it belongs to.
+    """
+    for column in COLUMNS:
+        value = getattr(row, column)
+        if value is not None and _get(token, column) in (None, ""):
+            _set(token, column, value, row)
+
+
+def _set(token: OAuthToken, column: str, value: Any, row: Row[Any]) -> None:
+    if column == "expiry_time":
+        if token.get_access_token() != row.access_token:
+            return
+        value = str(value)
+    elif column == "user_name":
+        value = UserSignature(value)
+    getattr(token, f"set_{SDK_NAMES[column]}")(value)
+
+
+def merged(fields: Fields, first: Row[Any], others: Iterable[Row[Any]]) -> Fields:
+    """The token's fields, and what neither it nor the first row has but one of the others does.
+
+    An expiry comes only along with its access token.
+    """
+    result = dict(fields)
+    for row in others:
+        takes_access_token = result["access_token"] is None and first.access_token is None
+        for column in COLUMNS[1:]:
+            if column == "expiry_time" and not takes_access_token:
+                continue
+            if result[column] is None and getattr(first, column) is None:
+                result[column] = getattr(row, column)
+    return result

@@ -1,0 +1,121 @@
+"""One authorization, one row: how a token is saved."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
+
+from zoho_token_orm import identity, mapping
+from zoho_token_orm.database import transaction
+from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.mapping import Fields
+from zoho_token_orm.statements import Statements
+
+_ID_DIGITS = 20
+
+
+class Save:
+    """The saving of one token, as an operation that may run again in whole.
+
+    Args:
+        statements: The statements on the table.
+        fields: What the token has.
+        known_id: The id of its row when the store last met the token; None for a token that the
+            store has neither loaded nor saved.
+    """
+
+    def __init__(self, statements: Statements, fields: Fields, known_id: str | None) -> None:
+        self._statements = statements
+        self._fields = fields
+        self._known_id = known_id
+        self._names = identity.names_of(fields, known_id)
+
+    def __call__(self, connection: Connection) -> str:
+        """Stores the fields, on a connection in autocommit.
+
+        Returns:
+            The id that token and row have from now on.
+
+        Raises:
+            SDKException: There is nothing to store, or the token has been deleted.
+            SQLAlchemyError: It could not be stored; after a collision it is worth another try.
+        """
+        if self._is_updated_by_id(connection):
+            return str(self._fields["id"])
+        rows = self._rows(connection)
+        if not identity.superseded(rows, self._names, self._fields):
+            return self._store(connection, rows)
+        with transaction(connection):
+            return self._store(connection, self._rows(connection, lock=True))
+
+    def _is_updated_by_id(self, connection: Connection) -> bool:
+        """The save that follows a refresh: one UPDATE, unless other rows are concerned."""
+        has_client = self._fields["client_id"] or self._fields["client_secret"]
+        if not self._fields["id"] or (self._fields["access_token"] and not has_client):
+            return False
+        try:
+            return self._update(connection, self._fields["id"], self._fields)
+        except IntegrityError:  # another row holds one of its unique values
+            return False
+
+    def _rows(self, connection: Connection, *, lock: bool = False) -> list[Row[Any]]:
+        if not self._names:
+            return []
+        rows = self._statements.rows_named(connection, self._names, lock=lock)
+        return identity.ranked(rows, self._names)
+
+    def _store(self, connection: Connection, rows: Sequence[Row[Any]]) -> str:
+        if self._known_id and identity.is_deleted(rows, self._names):
+            raise token_store_error(
+                "the token has been deleted since it was loaded, and is not put back; "
+                "to log the user in again, save a new OAuthToken"
+            )
+        if not rows:
+            return self._insert(connection)
+        others = identity.superseded(rows, self._names, self._fields)
+        if others:
+            connection.execute(self._statements.delete, {"ids": [row.id for row in others]})
+        fields = mapping.merged(self._fields, rows[0], others)
+        id = self._id_for(rows[0].id)
+        if not self._update(connection, rows[0].id, {**fields, "id": id}):
+            raise StaleDataError("the row was deleted while it was being updated")
+        return id
+
+    def _id_for(self, row_id: str) -> str:
+        """The caller's own id; the row's, where the token has none or one from the store."""
+        own = self._fields["id"]
+        return row_id if own in (None, self._known_id) else str(own)
+
+    def _insert(self, connection: Connection) -> str:
+        if not any(self._fields[column] for column in mapping.TOKENS):
+            raise token_store_error(
+                "there is nothing to store: no row has this id or user, and the token has neither "
+                "access, refresh nor grant token"
+            )
+        id = self._fields["id"] or new_id()
+        now = datetime.now(timezone.utc)
+        values = {**self._fields, "id": id, "created_at": now, "updated_at": now}
+        connection.execute(self._statements.insert, values)
+        return str(id)
+
+    def _update(self, connection: Connection, row_id: str, fields: Fields) -> bool:
+        """Sets what the fields have; returns whether there was such a row."""
+        has = {column: value for column, value in fields.items() if value is not None}
+        if fields["id"] == row_id:
+            del has["id"]
+        has["updated_at"] = datetime.now(timezone.utc)
+        values = {f"new_{column}": value for column, value in has.items()}
+        statement = self._statements.update(tuple(has))
+        return connection.execute(statement, {**values, "row_id": row_id}).rowcount > 0
+
+
+def new_id() -> str:
+    """An id of 20 decimal digits that nobody can guess and no table has led to."""
+    lowest = 10 ** (_ID_DIGITS - 1)
+    return str(lowest + secrets.randbelow(9 * lowest))

@@ -1,0 +1,121 @@
+"""The SQL of the store; each statement is built once and compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Insert,
+    Row,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from zoho_token_orm.identity import Name
+from zoho_token_orm.mapping import COLUMNS
+
+Statement = TypeVar("Statement")
+
+ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
+"""How long Zoho's access tokens live."""
+
+
+class Statements:
+    """The statements on one token table.
+
+    Args:
+        table: The token table (``token_table``).
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._columns = [table.c[name] for name in COLUMNS]
+        self._made: dict[Any, Any] = {}
+        self.by_id = select(*self._columns).where(table.c.id == bindparam("id"))
+        self.all = select(*self._columns).order_by(*self.age)
+        self.insert: Insert = insert(table)
+        self.delete_all: Delete = delete(table)
+        self.delete: Delete = delete(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
+
+    def _once(self, key: Any, make: Callable[[], Statement]) -> Statement:
+        statement: Statement | None = self._made.get(key)
+        if statement is None:
+            statement = self._made[key] = make()
+        return statement
+
+    def rows_named(
+        self, connection: Connection, names: Sequence[Name], *, lock: bool = False
+    ) -> Sequence[Row[Any]]:
+        """The rows with one of these names, oldest first; one SELECT.
+
+        Args:
+            connection: Where to ask.
+            names: What they are looked up by; an index answers each.
+            lock: Whether nobody else may change the rows until the transaction ends.
+        """
+        columns = tuple(name.column for name in names)
+        statement = self._once(("named", columns, lock), lambda: self._named(columns, lock))
+        values = {f"name_{place}": name.value for place, name in enumerate(names)}
+        return connection.execute(statement, values).all()
+
+    def _named(self, columns: Sequence[str], lock: bool) -> Select[Any]:
+        conditions = [
+            self._table.c[column] == bindparam(f"name_{place}")
+            for place, column in enumerate(columns)
+        ]
+        statement = select(*self._columns).where(or_(*conditions)).order_by(*self.age)
+        return statement.with_for_update() if lock else statement
+
+    @property
+    def age(self) -> tuple[Any, Any]:
+        """What the rows are sorted by: the oldest first."""
+        return self._table.c.created_at, self._table.c.id
+
+    def update(self, columns: Sequence[str]) -> Update:
+        """Sets these columns of the row whose id is the parameter ``row_id``.
+
+        The value of a column is the parameter ``new_`` and its name. An access token that comes
+        without an expiry takes the expiry of another access token away.
+        """
+        return self._once(("update", *columns), lambda: self._update(columns))
+
+    def _update(self, columns: Sequence[str]) -> Update:
+        table = self._table
+        values: list[tuple[Any, Any]] = [
+            (table.c[column], bindparam(f"new_{column}")) for column in columns
+        ]
+        if "access_token" in columns and "expiry_time" not in columns:
+            same = table.c.access_token == bindparam("new_access_token")
+            # First, because MySQL assigns from left to right and would compare with the new one.
+            values.insert(0, (table.c.expiry_time, case((same, table.c.expiry_time))))
+        return update(table).where(table.c.id == bindparam("row_id")).ordered_values(*values)
+
+    def page(self, size: int) -> Select[Any]:
+        """The rows after that of the parameters ``created_at`` and ``id``, oldest first."""
+        created_at, id = self.age
+        later = or_(created_at > bindparam("created_at"), id > bindparam("id"))
+        statement = select(*self._columns, created_at).order_by(*self.age).limit(size)
+        return statement.where(and_(created_at >= bindparam("created_at"), later))
+
+    def delete_unused(self, since: datetime) -> Delete:
+        """The rows that nobody has saved since.
+
+        An access token tells when it was obtained, also where another store has saved it.
+        """
+        latest = (since + ACCESS_TOKEN_LIFETIME).timestamp() * 1000
+        expiry_time = self._table.c.expiry_time
+        obtained_before = or_(expiry_time.is_(None), expiry_time < int(latest))
+        return delete(self._table).where(self._table.c.updated_at < since, obtained_before)

@@ -1,0 +1,292 @@
+"""SQLAlchemyTokenStore: the SDK's TokenStore on a relational database."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Row
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
+
+from zoho_token_orm import identity, mapping, schema
+from zoho_token_orm.database import SAVE_PATIENCE, Database, checked_table_name, shown
+from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
+from zoho_token_orm.saving import Save
+from zoho_token_orm.statements import Statements
+
+Result = TypeVar("Result")
+
+KEYS_VARIABLE = "ZOHO_TOKEN_ENCRYPTION_KEYS"
+PAGE = 500
+
+logger = logging.getLogger("zoho_token_orm")
+logger.addHandler(logging.NullHandler())
+
+
+class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
+    """Keeps the SDK's OAuth tokens in SQLite, PostgreSQL, MySQL or MariaDB.
+
+    Give it to ``Initializer.initialize(..., store=store)``. Any number of threads may use one
+    store, and any number of processes and hosts one database.
+
+    Args:
+        database: A URL (string or ``sqlalchemy.URL``) or an ``Engine`` of the caller's, which is
+            never disposed of. None means the environment variable ``ZOHO_TOKEN_DB_URL``, and
+            without it ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
+        create_schema: True runs the migrations now, False never does; None means True for SQLite
+            and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
+        table_name: The table's name; letters, digits and underscores, 46 at most.
+        encryption_keys: Not available in this release: keys, here or in the environment variable
+            ``ZOHO_TOKEN_ENCRYPTION_KEYS``, are refused, so that nobody takes plain text for
+            encrypted.
+        refresh_wait: Seconds for which a caller waits for another one's refresh. The refresh lease
+            is not in this release, so that every caller acts as with 0: it refreshes by itself.
+
+    Attributes:
+        engine: The engine in use.
+
+    Raises:
+        ValueError: An argument cannot be used.
+        SDKException: The database cannot be reached, or its schema is missing or outdated; the
+            message names the command to run.
+    """
+
+    def __init__(
+        self,
+        database: str | URL | Engine | None = None,
+        *,
+        create_schema: bool | None = None,
+        table_name: str = DEFAULT_TABLE_NAME,
+        encryption_keys: str | Sequence[str] | None = None,
+        refresh_wait: float = 10.0,
+    ) -> None:
+        _refuse_keys(encryption_keys)
+        _check_wait(refresh_wait)
+        self._table_name = checked_table_name(table_name)
+        self._statements = Statements(token_table(table_name))
+        self._known: weakref.WeakKeyDictionary[OAuthToken, str] = weakref.WeakKeyDictionary()
+        self._is_closed = False
+        self._database = Database(database)
+        self.engine: Engine = self._database.engine
+        self._prepare_schema(create_schema)
+
+    def _prepare_schema(self, create: bool | None) -> None:
+        if create is None:
+            create = self.engine.dialect.name == "sqlite"
+        try:
+            schema.prepare(self._database, self._table_name, create=create)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"SQLAlchemyTokenStore({shown(self.engine.url)!r}, table_name={self._table_name!r})"
+
+    def __enter__(self) -> SQLAlchemyTokenStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections that the store has opened; a caller's engine stays as it is."""
+        self._is_closed = True
+        self._database.close()
+
+    # The SDK's six methods
+
+    def find_token(self, token: OAuthToken) -> OAuthToken | None:
+        """Completes a token from the row that it names; one SELECT.
+
+        The SDK calls this in ``get_token`` for a token without an id, and in ``revoke``.
+
+        Args:
+            token: What is known: an id, a user, an access token alone, a grant or a refresh token.
+                It is looked up by the first of these that names a row of its own user and client.
+
+        Returns:
+            The same object, with what it lacked; None where there is no row.
+
+        Raises:
+            SDKException: It is no OAuthToken, or the database did not answer.
+        """
+        fields = mapping.fields_of(token)
+        names = identity.names_of(fields)
+        if not names:
+            return None
+        rows = self._run("find the token", lambda c: self._statements.rows_named(c, names))
+        row = identity.answer(rows, names, fields)
+        if row is None:
+            return None
+        mapping.fill(token, row)
+        self._known[token] = row.id
+        return token
+
+    def find_token_by_id(self, id: str) -> OAuthToken | None:
+        """Loads a token by its id; one SELECT.
+
+        The SDK calls this in ``get_token`` for a token that has an id.
+
+        Args:
+            id: The token's id.
+
+        Returns:
+            A new, complete token; None where no row has that id.
+
+        Raises:
+            SDKException: The id is no string, or the database did not answer.
+        """
+        id = mapping.checked("id", id)  # type: ignore[assignment]
+        if id is None:
+            return None
+        row = self._run(
+            "find the token",
+            lambda c: c.execute(self._statements.by_id, {"id": id}).first(),
+        )
+        return None if row is None else self._loaded(row)
+
+    def save_token(self, token: OAuthToken) -> None:
+        """Stores a token: one authorization, one row.
+
+        The row that the token names is updated with what the token has, else a row is inserted;
+        rows that turn out to be the same authorization become one. Afterwards token and row have
+        one id. After a refresh this is one UPDATE. While the database is away it is tried for 15
+        seconds.
+
+        The SDK calls this in ``get_token`` after it has exchanged a grant token, refreshed an
+        access token or met a new access token. It swallows any exception, so that failures are also
+        logged, on the logger ``zoho_token_orm``.
+
+        Raises:
+            SDKException: It could not be stored; it is no OAuthToken; there is nothing to store; or
+                the token, which this store had loaded or saved, has been deleted since.
+        """
+        try:
+            save = Save(self._statements, mapping.fields_of(token), self._known.get(token))
+            id = self._run("save the token", save, patience=SAVE_PATIENCE)
+        except SDKException as error:
+            logger.error("a token was not saved: %s", error)
+            raise
+        token.set_id(id)
+        self._known[token] = id
+
+    def delete_token(self, id: str) -> None:
+        """Deletes a token by its id; that there is none is fine. One DELETE.
+
+        The SDK calls this in ``OAuthToken.remove``.
+
+        Raises:
+            SDKException: The id is None, empty or no string, or the database did not answer.
+        """
+        checked = mapping.checked("id", id)
+        if checked is None:
+            raise token_store_error("delete_token needs an id; delete_tokens deletes all")
+        self._run(
+            "delete the token",
+            lambda c: c.execute(self._statements.delete, {"ids": [checked]}),
+        )
+
+    def get_tokens(self) -> list[OAuthToken]:
+        """Loads all tokens, oldest first, each complete and ready for ``Initializer.switch_user``.
+
+        Raises:
+            SDKException: The database did not answer.
+        """
+        rows = self._run("load the tokens", lambda c: c.execute(self._statements.all).all())
+        return [self._loaded(row) for row in rows]
+
+    def delete_tokens(self) -> None:
+        """Deletes all tokens, in one statement.
+
+        Raises:
+            SDKException: The database did not answer.
+        """
+        self._run(
+            "delete the tokens",
+            lambda c: c.execute(self._statements.delete_all),
+        )
+
+    # More than the SDK asks for
+
+    def iter_tokens(self) -> Iterator[OAuthToken]:
+        """Loads all tokens, oldest first, some hundreds at a time.
+
+        Between the pages it holds no connection and no transaction, so that each token may be
+        worked on for any time. A token that is saved or deleted meanwhile may or may not be seen.
+
+        Raises:
+            SDKException: The database did not answer.
+        """
+        statement = self._statements.page(PAGE)
+        last = {"created_at": datetime(1970, 1, 2, tzinfo=timezone.utc), "id": ""}
+        while True:
+            rows = self._run("load the tokens", lambda c: c.execute(statement, last).all())  # noqa: B023
+            yield from map(self._loaded, rows)
+            if len(rows) < PAGE:
+                return
+            last = {"created_at": rows[-1].created_at, "id": rows[-1].id}
+
+    def purge(self, unused_for: timedelta) -> int:
+        """Deletes the tokens that nobody has used for a time. One DELETE.
+
+        A token in use is saved whenever its access token has been refreshed, once an hour; so a
+        token is unused for as long as nobody saves it. The authorization at Zoho is not revoked.
+
+        Args:
+            unused_for: How long; more than an hour, in practice weeks or months.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            SDKException: It is no timedelta or a negative one, or the database did not answer.
+        """
+        if not isinstance(unused_for, timedelta) or unused_for < timedelta(0):
+            raise token_store_error("unused_for must be a timedelta of zero or more")
+        try:
+            statement = self._statements.delete_unused(datetime.now(timezone.utc) - unused_for)
+        except OverflowError:  # longer than there have been tokens
+            return 0
+        return self._run("purge the tokens", lambda c: c.execute(statement).rowcount)
+
+    # How it is done
+
+    def _run(
+        self, what: str, work: Callable[[Connection], Result], *, patience: float = 0.0
+    ) -> Result:
+        if self._is_closed:
+            raise token_store_error(f"could not {what}: the store is closed")
+        return self._database.run(what, work, patience=patience)
+
+    def _loaded(self, row: Row[Any]) -> OAuthToken:
+        token = mapping.token_of(row)
+        self._known[token] = row.id
+        return token
+
+
+def _refuse_keys(keys: str | Sequence[str] | None) -> None:
+    if keys or os.environ.get(KEYS_VARIABLE):
+        raise ValueError(
+            "this release cannot encrypt tokens: "
+            f"leave out encryption_keys and unset {KEYS_VARIABLE}"
+        )
+
+
+def _check_wait(seconds: float) -> None:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds < math.inf:
+        raise ValueError("refresh_wait must be a number of seconds, 0 or more")
