@@ -40,10 +40,16 @@ class Database:
 
 @functools.cache
 def server(name: str) -> URL | None:
-    """The administrator's URL of the server of that name, or None where there is none."""
-    for url in (os.environ.get(variable(name)), SERVERS[name]):
-        if url and _answers(make_url(url)):
-            return make_url(url)
+    """The administrator's URL of the server of that name, or None where there is none.
+
+    It is the one in the environment; else that of docker-compose.yml, where it listens; else, for
+    PostgreSQL, that of a server from a wheel, started now and stopped at exit.
+    """
+    given = os.environ.get(variable(name))
+    if given:
+        return make_url(given)
+    if _answers(make_url(SERVERS[name])):
+        return make_url(SERVERS[name])
     return _postgresql_from_wheel() if name == "postgresql" else None
 
 

@@ -35,7 +35,7 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             function(**options)
         except SDKException as error:
-            raise click.ClickException(error.error_message) from error
+            raise click.ClickException(" ".join(error.error_message.split())) from error
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 

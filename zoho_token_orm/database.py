@@ -57,7 +57,7 @@ _SCHEMA_CODES: set[str | int] = {"42P01", "42703", 1146, 1054}
 _SQLITE_SCHEMA = ("no such table", "no such column", "has no column named")
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_]+")
-_LONGEST_TABLE_NAME = 46  # PostgreSQL's 63, less "_alembic_version" and "uq_…_refresh_token"
+_LONGEST_TABLE_NAME = 43  # PostgreSQL allows 63; the longest name made from it adds 20
 
 
 class Trouble(enum.Enum):
@@ -206,14 +206,25 @@ class Database:
         tries = _Tries(patience)
         while True:
             try:
-                with self.engine.connect() as connection:
+                with self._connect() as connection:
                     return work(connection)
             except SQLAlchemyError as error:
                 kind = trouble(error)
                 if not tries.another(kind):
                     hide_values(error)
                     message = f"could not {what} ({shown(self.engine.url)}){tries.spent()}"
-                    raise token_store_error(message + _HINTS.get(kind, ""), error) from error
+                    cause = error.orig if isinstance(error, DBAPIError) else error
+                    raise token_store_error(message + _HINTS.get(kind, ""), cause) from error
+
+    def _connect(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except (TypeError, ValueError) as error:
+            # A driver that does not know an option of the URL; its message may quote the value.
+            raise token_store_error(
+                f"the driver cannot connect to {shown(self.engine.url)}: check the options in the "
+                f"database URL ({type(error).__name__})"
+            ) from None
 
     def after_fork(self) -> None:
         """Forgets the parent's connections without closing them."""

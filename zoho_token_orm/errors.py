@@ -48,12 +48,11 @@ def _hidden(text: object, error: StatementError, values: list[str]) -> object:
 def error_code(error: DBAPIError) -> str | int | None:
     """The database's own code for an error: an SQLSTATE on PostgreSQL, a number elsewhere."""
     orig = error.orig
-    for name in ("sqlstate", "sqlite_errorcode"):
-        code = getattr(orig, name, None)
-        if code is not None:
-            return code  # type: ignore[no-any-return]
     first = orig.args[0] if orig is not None and orig.args else None
-    return first if isinstance(first, int) else None
+    if isinstance(first, int):  # MySQL's drivers; the newer ones have an SQLSTATE besides
+        return first
+    code: str | int | None = getattr(orig, "sqlstate", getattr(orig, "sqlite_errorcode", None))
+    return code
 
 
 def _strings(params: object) -> list[str]:

@@ -44,7 +44,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             without it ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
         create_schema: True runs the migrations now, False never does; None means True for SQLite
             and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
-        table_name: The table's name; letters, digits and underscores, 46 at most.
+        table_name: The table's name; letters, digits and underscores, 43 at most.
         encryption_keys: Not available in this release: keys, here or in the environment variable
             ``ZOHO_TOKEN_ENCRYPTION_KEYS``, are refused, so that nobody takes plain text for
             encrypted.

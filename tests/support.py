@@ -1,0 +1,90 @@
+"""Small tools that several tests use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine, event
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
+
+from zoho_token_orm.database import URL_VARIABLE
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def granted(name: str, **more: str) -> OAuthToken:
+    """A token as it is after the exchange of a grant token, with made-up values."""
+    token = OAuthToken(
+        client_id="1000.CLIENT",
+        client_secret="the-secret",
+        grant_token=f"1000.grant-{name}",
+        refresh_token=f"1000.refresh-{name}",
+        access_token=f"1000.access-{name}",
+        redirect_url="https://example.com/callback",
+        api_domain="https://www.zohoapis.com",
+        **more,
+    )
+    token.set_expires_in(in_an_hour())
+    token.set_user_signature(UserSignature(f"{name}@example.com:7001"))
+    return token
+
+
+def in_an_hour() -> str:
+    return str(int(time.time() * 1000) + 3_600_000)
+
+
+def values(token: OAuthToken) -> dict[str, str | None]:
+    """All that a token holds, by the SDK's names."""
+    user = token.get_user_signature()
+    return {
+        "id": token.get_id(),
+        "user": user.get_name() if user else None,
+        "client_id": token.get_client_id(),
+        "client_secret": token.get_client_secret(),
+        "refresh_token": token.get_refresh_token(),
+        "access_token": token.get_access_token(),
+        "grant_token": token.get_grant_token(),
+        "expires_in": token.get_expires_in(),
+        "redirect_url": token.get_redirect_url(),
+        "api_domain": token.get_api_domain(),
+    }
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """The statements that the engine runs meanwhile, by their first word."""
+    seen: list[str] = []
+
+    def note(connection, cursor, statement, *rest):
+        seen.append(statement.split()[0].upper())
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def run(
+    *command: str | Path, cwd: Path, url: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program of this Python's environment, the database URL in its environment."""
+    variables = {k: v for k, v in os.environ.items() if k != URL_VARIABLE}
+    if url:
+        variables[URL_VARIABLE] = url
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,545 @@
+"""What SQLAlchemyTokenStore promises beyond the six methods, and in how many statements."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import stat
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import Engine, create_engine, text, update
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
+from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
+
+import zoho_token_orm
+from tests.databases import Database
+from tests.support import granted, in_an_hour, statements, values
+from zoho_token_orm import OAuthTokenRow, SQLAlchemyTokenStore, schema
+from zoho_token_orm import database as database_module
+from zoho_token_orm import store as module
+from zoho_token_orm.database import resolve_url
+
+
+@pytest.fixture
+def callers_engine(database: Database) -> Iterator[Engine]:
+    """An ordinary engine of an application's, on an empty database."""
+    engine = create_engine(resolve_url(database.url))
+    yield engine
+    engine.dispose()
+
+
+# How many statements
+
+
+def test_a_first_save_is_a_look_up_and_an_insert(store):
+    with statements(store.engine) as seen:
+        store.save_token(granted("alice"))
+    assert seen == ["SELECT", "INSERT"]
+
+
+def test_the_save_that_follows_a_refresh_is_one_update(store):
+    store.save_token(granted("alice"))
+    (token,) = store.get_tokens()
+    token.set_access_token("1000.fresh")
+    token.set_expires_in(in_an_hour())
+    with statements(store.engine) as seen:
+        store.save_token(token)
+    assert seen == ["UPDATE"]
+    assert store.find_token_by_id(token.get_id()).get_access_token() == "1000.fresh"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"grant_token": "1000.grant-alice"},
+        {"refresh_token": "1000.refresh-alice", "grant_token": "1000.spent"},
+        {"user_signature": UserSignature("alice@example.com:7001")},
+        {"id": "no such id", "grant_token": "1000.grant-alice"},
+    ],
+)
+def test_a_look_up_is_one_select_whatever_is_known(store, known):
+    store.save_token(granted("alice"))
+    token = OAuthToken(client_id="1000.CLIENT", client_secret="the-secret", **known)
+    with statements(store.engine) as seen:
+        assert store.find_token(token) is token
+    assert seen == ["SELECT"]
+
+
+def test_a_look_up_that_finds_nothing_is_one_select_too(store):
+    with statements(store.engine) as seen:
+        assert store.find_token(OAuthToken(access_token="1000.unknown")) is None
+        assert store.find_token_by_id("unknown") is None
+    assert seen == ["SELECT", "SELECT"]
+
+
+def test_a_token_without_identity_asks_no_database(store):
+    token = OAuthToken(access_token="")
+    with statements(store.engine) as seen:
+        assert store.find_token(token) is None
+        assert store.find_token_by_id("") is None
+    assert seen == []
+
+
+def test_deleting_and_listing_are_one_statement_each(store):
+    store.save_token(granted("alice"))
+    with statements(store.engine) as seen:
+        (token,) = store.get_tokens()
+        store.delete_token(token.get_id())
+        store.delete_tokens()
+        store.purge(timedelta(days=1))
+    assert seen == ["SELECT", "DELETE", "DELETE", "DELETE"]
+
+
+def test_only_a_merge_needs_a_transaction(store):
+    store.save_token(granted("alice"))
+    second = granted("second")
+    second.set_user_signature(None)
+    store.save_token(second)
+    second.set_user_signature(UserSignature("alice@example.com:7001"))
+    with statements(store.engine) as seen:
+        store.save_token(second)
+    merge = ["SELECT", "BEGIN", "SELECT", "DELETE", "UPDATE", "COMMIT"]
+    assert seen == ["UPDATE", *merge]
+    assert [values(token) for token in store.get_tokens()] == [values(second)]
+
+
+def test_a_look_up_sends_nothing_else_to_the_server(store, database):
+    """No BEGIN, no ROLLBACK on return, no ping: the server itself counts."""
+    if database.name not in ("mysql", "mariadb"):
+        pytest.skip("only MySQL and MariaDB count what a session was sent")
+    store.save_token(granted("alice"))
+    (token,) = store.get_tokens()
+    before = _questions(store)
+    store.find_token_by_id(token.get_id())
+    store.save_token(token)
+    assert _questions(store) - before == 3  # these two, and the question itself
+
+
+def _questions(store):
+    with store.engine.connect() as connection:
+        row = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Questions'").one()
+        return int(row[1])
+
+
+# Where the database is
+
+
+@pytest.mark.parametrize(
+    ("spelling", "driver"),
+    [
+        ("postgres://u@h/d", "postgresql+psycopg"),
+        ("postgresql://u@h/d", "postgresql+psycopg"),
+        ("postgresql+psycopg://u@h/d", "postgresql+psycopg"),
+        ("mysql://u@h/d", "mysql+pymysql"),
+        ("mariadb://u@h/d", "mariadb+pymysql"),
+        ("sqlite://", "sqlite"),
+    ],
+)
+def test_spellings_that_people_paste_get_the_driver_of_this_package(spelling, driver):
+    assert resolve_url(spelling).drivername == driver
+
+
+def test_every_spelling_of_a_servers_url_works(database):
+    if not database.is_server:
+        pytest.skip("SQLite has one spelling")
+    schema.upgrade(database.url)
+    names = ["postgres", "postgresql"] if database.name == "postgresql" else ["mysql"]
+    for name in [*names, *(["mariadb"] if database.name == "mariadb" else [])]:
+        url = f"{name}://{database.url.partition('://')[2]}"
+        with SQLAlchemyTokenStore(url) as store:
+            assert store.get_tokens() == []
+
+
+def test_without_an_argument_the_environment_tells_the_url(database, monkeypatch):
+    monkeypatch.setenv("ZOHO_TOKEN_DB_URL", database.url)
+    with SQLAlchemyTokenStore(create_schema=True) as store:
+        assert store.engine.url.database == resolve_url(database.url).database
+
+
+def test_without_anything_it_is_a_file_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZOHO_TOKEN_DB_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    SQLAlchemyTokenStore().close()
+    assert (tmp_path / "zohooauth.db").exists()
+
+
+def test_a_relative_path_stays_the_same_file_when_the_process_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with SQLAlchemyTokenStore("sqlite:///tokens.db") as store:
+        store.save_token(granted("alice"))
+        store.engine.dispose()
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert len(store.get_tokens()) == 1
+
+
+def test_a_sqlite_file_is_readable_by_its_owner_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        with SQLAlchemyTokenStore(f"sqlite:///{tmp_path / 'tokens.db'}") as store:
+            store.save_token(granted("alice"))
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"tokens.db": 0o600, "tokens.db-wal": 0o600, "tokens.db-shm": 0o600}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "://app:geheim@db/crm",
+        "postgresql://app:geheim@db:port/crm",
+        "oracle://app:geheim@db/crm",
+        "postgresql+asyncpg://app:geheim@db/crm",
+        "postgresql+nonsense://app:geheim@db/crm",
+        "postgresql://app:geheim@127.0.0.1:1/crm",
+        "mysql://app:geheim@127.0.0.1:1/crm",
+        "postgresql://app@127.0.0.1:1/crm?password=geheim",
+        "postgresql://app:geheim@127.0.0.1:1/crm?nonsense=geheim",
+        "mysql://app:geheim@127.0.0.1:1/crm?nonsense=geheim",
+        "mysql://app:geheim@127.0.0.1:1/crm?connect_timeout=geheim",
+        17,
+        b"sqlite://",
+    ],
+)
+def test_an_unusable_url_is_an_error_that_does_not_show_the_password(url, monkeypatch):
+    monkeypatch.delenv("ZOHO_TOKEN_DB_URL", raising=False)
+    monkeypatch.setenv("ZOHO_TOKEN_DB_URL", "nonsense")
+    with pytest.raises((ValueError, SDKException)) as caught:
+        SQLAlchemyTokenStore(url)
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_wrong_password_is_an_error_that_does_not_show_it(database):
+    if database.name not in ("mysql", "mariadb"):
+        pytest.skip("the other servers here let everybody in")
+    url = resolve_url(database.url).set(username="nobody", password="geheim")
+    with pytest.raises(SDKException) as caught:
+        SQLAlchemyTokenStore(url)
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_folder_that_does_not_exist_is_an_error_and_is_not_made(tmp_path):
+    with pytest.raises(SDKException, match="unable to open database file"):
+        SQLAlchemyTokenStore(f"sqlite:///{tmp_path / 'nowhere' / 'tokens.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_an_error_and_is_left_alone(tmp_path):
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Alice, " * 1000)
+    for create_schema in (True, False):
+        with pytest.raises(SDKException, match="not a database"):
+            SQLAlchemyTokenStore(f"sqlite:///{path}", create_schema=create_schema)
+    assert path.read_text() == "Dear Alice, " * 1000
+
+
+def test_a_folder_is_no_database(tmp_path):
+    with pytest.raises(SDKException):
+        SQLAlchemyTokenStore(f"sqlite:///{tmp_path}")
+
+
+# An engine of the caller's
+
+
+def test_a_callers_engine_is_used_and_never_disposed_of(callers_engine):
+    pool = callers_engine.pool
+    with SQLAlchemyTokenStore(callers_engine, create_schema=True) as store:
+        token = granted("alice")
+        store.save_token(token)
+        token.set_access_token("1000.fresh")
+        store.save_token(token)
+    assert callers_engine.pool is pool
+    with callers_engine.connect() as connection:
+        tokens = connection.execute(text("SELECT access_token FROM oauthtoken")).scalars().all()
+    assert tokens == ["1000.fresh"]
+
+
+def test_a_callers_engine_keeps_its_settings(callers_engine):
+    before = (callers_engine.get_execution_options(), callers_engine.hide_parameters)
+    with callers_engine.connect() as connection:
+        level = connection.get_isolation_level()
+    SQLAlchemyTokenStore(callers_engine, create_schema=True).save_token(granted("alice"))
+    with callers_engine.connect() as connection:
+        assert connection.get_isolation_level() == level
+        connection.execute(text("DELETE FROM oauthtoken"))
+        connection.rollback()
+    with callers_engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM oauthtoken")).scalar() == 1
+    assert (callers_engine.get_execution_options(), callers_engine.hide_parameters) == before
+
+
+def test_a_callers_engine_may_echo_and_show_parameters_without_an_error_showing_a_token(
+    callers_engine, monkeypatch
+):
+    """An index of the application's own refuses the save; the drivers quote the value."""
+    monkeypatch.setattr(database_module, "COLLISION_PATIENCE", 0.0)
+    store = SQLAlchemyTokenStore(callers_engine, create_schema=True)
+    with callers_engine.begin() as connection:
+        connection.execute(text("CREATE UNIQUE INDEX own ON oauthtoken (access_token)"))
+    first, second = granted("first"), granted("second")
+    second.set_access_token(first.get_access_token())
+    store.save_token(first)
+    with pytest.raises(SDKException) as caught:
+        store.save_token(second)
+    shown = "".join(traceback.format_exception(caught.value))
+    for secret in ("1000.access-first", "1000.refresh-second", "the-secret"):
+        assert secret not in shown
+    assert len(store.get_tokens()) == 1
+
+
+def test_an_engine_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="URL"):
+        SQLAlchemyTokenStore(object())
+
+
+# The schema
+
+
+def test_on_sqlite_the_schema_is_made_by_default_and_on_a_server_it_is_not(database):
+    if database.is_server:
+        with pytest.raises(SDKException, match="zoho-token-orm upgrade"):
+            SQLAlchemyTokenStore(database.url)
+        assert schema.current(database.url) is None
+    else:
+        SQLAlchemyTokenStore(database.url).close()
+
+
+def test_without_create_schema_a_missing_schema_names_the_command(database):
+    with pytest.raises(SDKException, match="run: zoho-token-orm upgrade --table-name tokens"):
+        SQLAlchemyTokenStore(database.url, create_schema=False, table_name="tokens")
+
+
+def test_a_table_that_has_gone_since_names_the_command(store):
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE oauthtoken")
+    with pytest.raises(SDKException, match="zoho-token-orm upgrade"):
+        store.find_token_by_id("1")
+    with pytest.raises(SDKException, match="zoho-token-orm upgrade"):
+        store.save_token(granted("alice"))
+
+
+def test_two_stores_share_a_database_under_two_names(callers_engine):
+    one = SQLAlchemyTokenStore(callers_engine, create_schema=True, table_name="one")
+    two = SQLAlchemyTokenStore(callers_engine, create_schema=True, table_name="order")
+    one.save_token(granted("alice"))
+    assert (len(one.get_tokens()), two.get_tokens()) == (1, [])
+
+
+def test_stores_made_at_once_in_many_threads_all_work(database):
+    if database.name == "sqlite-memory":
+        pytest.skip("each would be a database of its own")
+
+    def use(name: str) -> None:
+        with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
+            store.save_token(granted(name))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(use, "abcdef"))
+    with SQLAlchemyTokenStore(database.url) as store:
+        assert len(store.get_tokens()) == 6
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;b", "x" * 44, None, 3])
+def test_a_table_name_that_cannot_be_one_is_refused(name):
+    with pytest.raises(ValueError, match="table_name"):
+        SQLAlchemyTokenStore("sqlite://", table_name=name)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan"), "10", None, True])
+def test_a_refresh_wait_that_is_no_number_of_seconds_is_refused(seconds):
+    with pytest.raises(ValueError, match="refresh_wait"):
+        SQLAlchemyTokenStore("sqlite://", refresh_wait=seconds)
+
+
+def test_encryption_keys_are_refused_rather_than_ignored(monkeypatch):
+    with pytest.raises(ValueError, match="cannot encrypt"):
+        SQLAlchemyTokenStore("sqlite://", encryption_keys=["key"])
+    monkeypatch.setenv("ZOHO_TOKEN_ENCRYPTION_KEYS", "key")
+    with pytest.raises(ValueError, match="cannot encrypt"):
+        SQLAlchemyTokenStore("sqlite://")
+
+
+# Threads, processes, closing
+
+
+def test_one_store_serves_any_number_of_threads(store):
+    names = [f"user{number}" for number in range(48)]
+    barrier = threading.Barrier(16)
+
+    def work(thread: int) -> None:
+        barrier.wait()
+        for name in names[thread::16]:
+            token = granted(name)
+            store.save_token(token)
+            again = OAuthToken(user_signature=UserSignature(f"{name}@example.com:7001"))
+            assert store.find_token(again).get_refresh_token() == token.get_refresh_token()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    found = {token.get_user_signature().get_name() for token in store.get_tokens()}
+    assert found == {f"{name}@example.com:7001" for name in names}
+
+
+def test_threads_that_merge_and_read_at_once_leave_one_row(store):
+    """Also on the one connection of a database in memory, where a transaction must stay whole."""
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        barrier.wait()
+        for round_ in range(5):
+            own = granted(f"{number}-{round_}")
+            own.set_user_signature(None)
+            store.save_token(own)
+            own.set_user_signature(UserSignature("the-user"))
+            store.save_token(own)
+            store.get_tokens()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    (token,) = store.get_tokens()
+    suffix = token.get_refresh_token().removeprefix("1000.refresh-")
+    assert token.get_access_token() == f"1000.access-{suffix}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_store_made_and_used_before_a_fork_works_in_parent_and_child(store, database):
+    if database.name == "sqlite-memory":
+        pytest.skip("a database in memory is its process's own")
+    store.save_token(granted("parent"))
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: store.save_token(granted("child"))
+    )
+    child.start()
+    child.join(60)
+    store.save_token(granted("parent again"))
+    assert child.exitcode == 0
+    assert len(store.get_tokens()) == 3
+
+
+def test_a_closed_store_says_so(database):
+    with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
+        pass
+    with pytest.raises(SDKException, match="the store is closed"):
+        store.get_tokens()
+    store.close()
+
+
+def test_the_store_holds_on_to_no_token(store):
+    token = granted("alice")
+    store.save_token(token)
+    store.find_token(token)
+    del token
+    gc.collect()
+    assert len(store._known) == 0
+
+
+# Streaming and purging
+
+
+def test_tokens_stream_in_the_order_of_their_age_across_pages(store, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 10)
+    for number in range(35):
+        store.save_token(granted(f"user{number}"))
+    streamed = [values(token) for token in store.iter_tokens()]
+    assert streamed == [values(token) for token in store.get_tokens()]
+    assert [token["refresh_token"] for token in streamed] == [
+        f"1000.refresh-user{number}" for number in range(35)
+    ]
+
+
+def test_rows_of_the_same_moment_are_streamed_once_each(store, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 10)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO oauthtoken (id, created_at) VALUES "
+            + ", ".join(f"('{number}', '2026-01-01 00:00:00.000000')" for number in range(35))
+        )
+    ids = [token.get_id() for token in store.iter_tokens()]
+    assert sorted(ids, key=int) == [str(number) for number in range(35)]
+
+
+def test_the_store_may_be_used_while_tokens_stream(store, monkeypatch):
+    monkeypatch.setattr(module, "PAGE", 2)
+    for number in range(6):
+        store.save_token(granted(f"user{number}"))
+    seen = 0
+    for token in store.iter_tokens():
+        store.delete_token(token.get_id())
+        seen += 1
+    assert (seen, store.get_tokens()) == (6, [])
+
+
+def test_purge_deletes_what_nobody_has_saved_for_so_long_and_counts_it(store):
+    for name in ("old", "fresh"):
+        store.save_token(granted(name))
+    a_week_ago = datetime.now(timezone.utc) - timedelta(days=7)
+    with store.engine.connect() as connection:
+        connection.execute(
+            update(OAuthTokenRow)
+            .where(OAuthTokenRow.refresh_token == "1000.refresh-old")
+            .values(updated_at=a_week_ago, expiry_time=int(a_week_ago.timestamp() * 1000))
+        )
+    assert store.purge(unused_for=timedelta(days=8)) == 0
+    assert store.purge(unused_for=timedelta(days=6)) == 1
+    assert [token.get_refresh_token() for token in store.get_tokens()] == ["1000.refresh-fresh"]
+    assert store.purge(unused_for=timedelta(days=999_999)) == 0
+    time.sleep(0.001)
+    assert store.purge(unused_for=timedelta(0)) == 1
+
+
+def test_purge_spares_a_token_that_another_store_has_refreshed(store):
+    """The SDK's DBStore, on the same table, does not know updated_at."""
+    store.save_token(granted("alice"))
+    with store.engine.connect() as connection:
+        long_ago = datetime.now(timezone.utc) - timedelta(days=90)
+        connection.execute(update(OAuthTokenRow).values(updated_at=long_ago))
+    assert store.purge(unused_for=timedelta(days=30)) == 0
+
+
+@pytest.mark.parametrize("unused_for", [None, 30, timedelta(seconds=-1)])
+def test_purge_refuses_what_is_no_length_of_time(store, unused_for):
+    store.save_token(granted("alice"))
+    with pytest.raises(SDKException, match="timedelta"):
+        store.purge(unused_for)
+    assert len(store.get_tokens()) == 1
+
+
+# Nothing leaks, nothing is silent
+
+
+def test_a_save_that_fails_is_logged_without_any_secret(store, caplog):
+    token = granted("alice")
+    token.set_expires_in("tomorrow")
+    with caplog.at_level(logging.ERROR, "zoho_token_orm"), pytest.raises(SDKException):
+        store.save_token(token)
+    (record,) = caplog.records
+    assert "expires_in" in record.getMessage()
+    assert "1000." not in record.getMessage()
+
+
+def test_a_repr_shows_where_but_no_password_and_no_secret(database, store):
+    password = resolve_url(database.url).password
+    assert not password or f":{password}@" not in repr(store)
+    row = OAuthTokenRow(id="7", user_name="alice", refresh_token="1000.r", client_secret="geheim")
+    assert repr(row) == "OAuthTokenRow(id='7', user_name='alice')"
+    assert "SQLAlchemyTokenStore(" in repr(store)
+
+
+def test_the_public_names_are_these():
+    assert zoho_token_orm.__all__ == ["OAuthTokenRow", "SQLAlchemyTokenStore"]
