@@ -120,11 +120,15 @@ def _cells(token: OAuthToken) -> tuple[str, ...]:
     return (
         token.get_id(),
         user.get_name() if user else "-",
-        token.get_client_id() or "-",
+        _shortened(token.get_client_id()),
         masked(token.get_refresh_token()),
         masked(token.get_access_token()),
         _time(token.get_expires_in()),
     )
+
+
+def _shortened(text: str | None) -> str:
+    return "-" if not text else text if len(text) <= 14 else f"{text[:13]}…"
 
 
 def masked(secret: str | None) -> str:
