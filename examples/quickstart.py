@@ -1,8 +1,9 @@
 """The life of a token: a first login, a restart, a refresh, a second user.
 
-It runs the real Zoho CRM SDK on the store. Zoho is simulated on this machine, unless ZOHO_CLIENT_ID,
-ZOHO_CLIENT_SECRET, ZOHO_GRANT_TOKEN and ZOHO_DATA_CENTER (us, eu, in, au, jp, cn, ca or sa) are set:
-then it is the real one. The database is that of ZOHO_TOKEN_DB_URL; ``make demo`` provisions one.
+It runs the real Zoho CRM SDK on the store. Zoho is simulated on this machine, unless
+ZOHO_CLIENT_ID, ZOHO_CLIENT_SECRET, ZOHO_GRANT_TOKEN and ZOHO_DATA_CENTER (us, eu, in, au, jp, cn,
+ca or sa) are set: then it is the real one; ZOHO_REDIRECT_URL may be set besides. The database is
+that of ZOHO_TOKEN_DB_URL; ``make demo`` provisions one.
 """
 
 from __future__ import annotations
@@ -110,10 +111,9 @@ def show(site: Zoho) -> None:
 
 def expire(store: SQLAlchemyTokenStore, id: str) -> None:
     """Puts the expiry of a stored access token into the past."""
-    token = store.find_token_by_id(id)
-    assert token is not None
-    token.set_expires_in("0")
-    store.save_token(token)
+    if token := store.find_token_by_id(id):
+        token.set_expires_in("0")
+        store.save_token(token)
 
 
 @contextmanager

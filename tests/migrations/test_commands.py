@@ -1,4 +1,4 @@
-"""The ways to run the migrations: ``alembic`` in the checkout, ``zoho-token-orm`` anywhere, a host."""
+"""The ways to migrate: ``alembic`` in the checkout, ``zoho-token-orm`` anywhere, beside a host."""
 
 from __future__ import annotations
 

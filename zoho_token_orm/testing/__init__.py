@@ -1,6 +1,6 @@
 """What others can test with: a contract for anybody's ``TokenStore``, and a Zoho on loopback.
 
-``TokenStoreContract`` needs pytest, which the extra ``testing`` brings; the simulator needs nothing.
+``TokenStoreContract`` needs pytest, which the extra ``testing`` brings.
 """
 
 from __future__ import annotations
