@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 
 from zoho_token_orm.errors import error_code, hide_values, token_store_error
 from zoho_token_orm.models import DEFAULT_TABLE_NAME
@@ -72,6 +73,8 @@ class Trouble(enum.Enum):
 
 def trouble(error: SQLAlchemyError) -> Trouble:
     """Sorts a database error by what can be done about it."""
+    if isinstance(error, StaleDataError):
+        return Trouble.COLLISION
     if not isinstance(error, DBAPIError):
         return Trouble.OTHER
     if error.connection_invalidated:
