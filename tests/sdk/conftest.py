@@ -1,0 +1,135 @@
+"""The real SDK for one test: fresh globals, a simulated Zoho, and an application that uses both."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.api.authenticator.store import TokenStore
+from zohocrmsdk.src.com.zoho.crm.api import ParameterMap
+from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
+from zohocrmsdk.src.com.zoho.crm.api.record import GetRecordsParam, RecordOperations
+from zohocrmsdk.src.com.zoho.crm.api.users import APIException, GetUsersParam, UsersOperations
+from zohocrmsdk.src.com.zoho.crm.api.util import Utility
+
+from zoho_token_orm import SQLAlchemyTokenStore
+from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
+
+
+@pytest.fixture(autouse=True)
+def fresh_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The SDK as in a new process, with its files (one per user) in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)  # where the SDK writes unless told otherwise
+    reset_sdk()
+    yield
+    reset_sdk()
+
+
+def reset_sdk() -> None:
+    Initializer.initializer = None
+    Initializer.LOCAL.init = None
+    Utility.api_supported_modules = {}
+    logger = logging.getLogger("SDKLogger")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@dataclass
+class Application:
+    """An application that keeps its tokens in the store and talks to the simulated Zoho."""
+
+    zoho: ZohoSimulator
+    store: TokenStore
+
+    def token(self, **fields: Any) -> OAuthToken:
+        """A token of this application's client, with one more thing that names it."""
+        return OAuthToken(self.zoho.client_id, self.zoho.client_secret, **fields)
+
+    def initialize(self, token: OAuthToken, **more: Any) -> OAuthToken:
+        Initializer.initialize(self.zoho.environment, token, store=self.store, **more)
+        return token
+
+    def sign_in(self, user: SimulatedUser) -> OAuthToken:
+        """The first login of a user, after which Zoho's record is empty."""
+        token = self.initialize(self.token(grant_token=self.zoho.grant(user)))
+        self.zoho.clear_calls()
+        return token
+
+    def row(self, id: str) -> OAuthToken:
+        """What the database holds under that id."""
+        found = self.store.find_token_by_id(id)
+        assert found is not None
+        return found
+
+    def only_row(self) -> OAuthToken:
+        (row,) = self.store.get_tokens()
+        return row
+
+    def expire(self, id: str) -> None:
+        """Makes the stored access token one whose time is over."""
+        row = self.row(id)
+        row.set_expires_in("1000")
+        self.store.save_token(row)
+
+    def kinds(self) -> list[str]:
+        """What Zoho was asked, in that order."""
+        return [call.kind for call in self.zoho.calls]
+
+
+@pytest.fixture
+def zoho() -> Iterator[ZohoSimulator]:
+    with ZohoSimulator() as running:
+        yield running
+
+
+@pytest.fixture
+def app(zoho: ZohoSimulator, store: SQLAlchemyTokenStore) -> Application:
+    return Application(zoho, store)
+
+
+@pytest.fixture
+def alice(zoho: ZohoSimulator) -> SimulatedUser:
+    return zoho.add_user("alice@example.com", org_id="7001", leads=("Anders", "Ash"))
+
+
+@pytest.fixture
+def bob(zoho: ZohoSimulator) -> SimulatedUser:
+    return zoho.add_user("bob@example.com", org_id="7001", leads=("Brandt",))
+
+
+def lead_names() -> list[str]:
+    """The last names of the leads that the SDK's current user reads."""
+    parameters = ParameterMap()
+    parameters.add(GetRecordsParam.fields, "Last_Name,Company")
+    response = RecordOperations("Leads").get_records(parameters)
+    return [lead.get_key_value("Last_Name") for lead in response.get_object().get_data()]
+
+
+def current_email() -> str:
+    """The address of the SDK's current user; or the code of Zoho's error."""
+    parameters = ParameterMap()
+    parameters.add(GetUsersParam.type, "CurrentUser")
+    answer = UsersOperations().get_users(parameters).get_object()
+    if isinstance(answer, APIException):
+        return str(answer.get_code().get_value())
+    return str(answer.get_users()[0].get_email())
+
+
+def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """What the work answers to that many threads that start together."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> Any:
+        barrier.wait(timeout=30)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(start, range(count)))
