@@ -106,6 +106,15 @@ def checked_expiry(value: object) -> int | None:
     return int(number)
 
 
+def is_merged(token: OAuthToken) -> bool:
+    """Whether the SDK has merged a stored token into this one, as it does for a token with an id.
+
+    The store has not met that object, but its tokens come from a row. ``OAuthToken.merge_objects``
+    leaves a trace: it copies the getters and setters onto the object.
+    """
+    return "get_id" in vars(token)
+
+
 def token_of(row: Row[Any]) -> OAuthToken:
     """A new, complete token, made by its own constructor, so that ``switch_user`` takes it."""
     token = OAuthToken(id=row.id)

@@ -176,7 +176,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
                 the token, which this store had loaded or saved, has been deleted since.
         """
         try:
-            save = Save(self._statements, mapping.fields_of(token), self._known.get(token))
+            save = Save(self._statements, mapping.fields_of(token), self._known_id(token))
             id = self._run("save the token", save, patience=SAVE_PATIENCE)
         except SDKException as error:
             logger.error("a token was not saved: %s", error)
@@ -271,6 +271,13 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         if self._is_closed:
             raise token_store_error(f"could not {what}: the store is closed")
         return self._database.run(what, work, patience=patience)
+
+    def _known_id(self, token: OAuthToken) -> str | None:
+        """The id of the token's row when the store last met it; None for a new token."""
+        known = self._known.get(token)
+        if known is None and mapping.is_merged(token):
+            known = mapping.checked("id", token.get_id())
+        return known
 
     def _loaded(self, row: Row[Any]) -> OAuthToken:
         token = mapping.token_of(row)
