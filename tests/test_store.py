@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import stat
+import sys
 import threading
 import time
 import traceback
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Engine, create_engine, text, update
+from sqlalchemy import Engine, StaticPool, create_engine, make_url, text, update
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
@@ -229,6 +230,11 @@ def test_a_sqlite_file_is_readable_by_its_owner_alone(tmp_path):
         "postgresql://app:geheim@127.0.0.1:1/crm?nonsense=geheim",
         "mysql://app:geheim@127.0.0.1:1/crm?nonsense=geheim",
         "mysql://app:geheim@127.0.0.1:1/crm?connect_timeout=geheim",
+        "mysql://app:geheim@127.0.0.1:1/crm?ssl_ca=/nowhere/geheim",
+        "postgresql://app:an@geheim@127.0.0.1:1/crm",
+        "postgresql://app:an@geheim/x@127.0.0.1:1/crm",
+        "mysql://app:an@geheim?x@127.0.0.1:1/crm",
+        "mysql://app:an@[geheim]@127.0.0.1:1/crm",
         17,
         b"sqlite://",
     ],
@@ -239,6 +245,37 @@ def test_an_unusable_url_is_an_error_that_does_not_show_the_password(url, monkey
     with pytest.raises((ValueError, SDKException)) as caught:
         SQLAlchemyTokenStore(url)
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_engine_made_with_such_a_url_does_not_show_it_either():
+    engine = create_engine("postgresql+psycopg://app:an@geheim@127.0.0.1:1/crm")
+    with pytest.raises(ValueError, match="percent-encoded") as caught:
+        SQLAlchemyTokenStore(engine)
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_servers_url_without_a_database_says_what_is_missing(database):
+    if database.name not in ("mysql", "mariadb"):
+        pytest.skip("the other servers have a default")
+    url = make_url(database.url).set(database="")
+    for create_schema in (True, False):
+        with pytest.raises(SDKException, match="names no database"):
+            SQLAlchemyTokenStore(url, create_schema=create_schema)
+
+
+def test_text_that_the_connection_cannot_carry_is_an_error_that_does_not_show_it(database):
+    if not database.is_server:
+        pytest.skip("SQLite speaks UTF-8 alone")
+    option = "client_encoding" if database.name == "postgresql" else "charset"
+    url = make_url(database.url).update_query_dict({option: "latin1"})
+    token = granted("alice")
+    with SQLAlchemyTokenStore(url, create_schema=True) as store:
+        store.save_token(token)
+        token.set_user_signature(UserSignature("Łukasz"))
+        with pytest.raises(SDKException, match="character set") as caught:
+            store.save_token(token)
+        assert len(store.get_tokens()) == 1
+    assert "ukasz" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(database):
@@ -317,6 +354,43 @@ def test_a_callers_engine_may_echo_and_show_parameters_without_an_error_showing_
     for secret in ("1000.access-first", "1000.refresh-second", "the-secret"):
         assert secret not in shown
     assert len(store.get_tokens()) == 1
+
+
+def test_an_engine_that_gives_all_threads_one_connection_serves_them_in_turn():
+    engine = create_engine(
+        "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
+    stores = [SQLAlchemyTokenStore(engine, table_name=name) for name in ("one", "other")]
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        barrier.wait()
+        for round_ in range(10):
+            for store in stores:
+                own = granted(f"{number}-{round_}")
+                own.set_user_signature(None)
+                store.save_token(own)
+                own.set_user_signature(UserSignature(f"user{number}"))
+                store.save_token(own)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert [len(store.get_tokens()) for store in stores] == [8, 8]
+    engine.dispose()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has no autocommit attribute yet")
+def test_an_engine_whose_driver_would_never_commit_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path / 'tokens.db'}"
+    engine = create_engine(url, connect_args={"autocommit": False})
+    with pytest.raises(SDKException, match="autocommit=False"):
+        SQLAlchemyTokenStore(engine)
+    engine.dispose()
+    engine = create_engine(url, connect_args={"autocommit": True})
+    SQLAlchemyTokenStore(engine).save_token(granted("alice"))
+    engine.dispose()
+    with SQLAlchemyTokenStore(url) as store:
+        assert len(store.get_tokens()) == 1
 
 
 def test_an_engine_of_another_kind_is_refused():

@@ -8,14 +8,25 @@ import os
 import random
 import re
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Pool,
+    QueuePool,
+    StaticPool,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -92,6 +103,12 @@ def _is(error: DBAPIError, codes: set[str | int], sqlite_texts: tuple[str, ...])
     return error_code(error) in codes
 
 
+_UNREADABLE = (
+    "the database URL cannot be read; write it like postgresql://user:password@host/database, with "
+    "the special characters of the password percent-encoded"
+)
+
+
 def checked_table_name(name: str) -> str:
     """The name itself, where it can be a table's.
 
@@ -129,16 +146,21 @@ def resolve_url(database: str | URL | None) -> URL:
         url = make_url(database)
     except (ArgumentError, ValueError):
         # Neither the URL nor the parser's message is shown: both may hold the password.
-        raise ValueError(
-            "the database URL cannot be read; write it like postgresql://user:password@host/database"
-            ", with the special characters of the password percent-encoded"
-        ) from None
+        raise ValueError(_UNREADABLE) from None
+    _refuse_misread(url, database if isinstance(database, str) else "")
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in DATABASES:
         raise ValueError(
             f"a {url.get_backend_name()} database is not supported: use one of {DATABASES}"
         )
     return _with_absolute_path(url)
+
+
+def _refuse_misread(url: URL, text: str = "") -> None:
+    """Refuses a URL whose password holds an ``@`` as it is: the rest of it is read as the host."""
+    is_misread = "@" in (url.host or "") or text.count("@") > 1
+    if is_misread and url.get_backend_name() != "sqlite":
+        raise ValueError(_UNREADABLE)
 
 
 def _with_absolute_path(url: URL) -> URL:
@@ -184,6 +206,8 @@ class Database:
         else:
             self.engine = _new_engine(resolve_url(database))
             _made.add(self)
+        self._turn = _turn(self.engine)
+        self._is_checked = False
 
     def __repr__(self) -> str:
         return f"Database({shown(self.engine.url)!r})"
@@ -209,8 +233,14 @@ class Database:
         tries = _Tries(patience)
         while True:
             try:
-                with self._connect() as connection:
+                with self._turn, self._connect() as connection:
+                    self._check_once(connection)
                     return work(connection)
+            except UnicodeError:  # its text may quote the value
+                raise token_store_error(
+                    f"could not {what} ({shown(self.engine.url)}): the connection's character set "
+                    "cannot carry the text; make it UTF-8 (utf8mb4 on MySQL)"
+                ) from None
             except SQLAlchemyError as error:
                 kind = trouble(error)
                 if not tries.another(kind):
@@ -222,17 +252,37 @@ class Database:
     def _connect(self) -> Connection:
         try:
             return self.engine.connect()
-        except (TypeError, ValueError) as error:
-            # A driver that does not know an option of the URL; its message may quote the value.
+        except (TypeError, ValueError, OSError) as error:
+            # The driver does not know an option of the URL, or cannot read the file that it names;
+            # its message may quote the value.
             raise token_store_error(
                 f"the driver cannot connect to {shown(self.engine.url)}: check the options in the "
                 f"database URL ({type(error).__name__})"
             ) from None
 
+    def _check_once(self, connection: Connection) -> None:
+        if not self._is_checked:
+            _require_usable(connection)
+            self._is_checked = True
+
     def after_fork(self) -> None:
         """Forgets the parent's connections without closing them."""
         if not is_memory(self.engine.url):
             self.engine.dispose(close=False)
+
+
+def _require_usable(connection: Connection) -> None:
+    """Refuses what only a connection tells, and what would fail later or lose what is written."""
+    dialect = connection.dialect
+    where = shown(connection.engine.url)
+    if dialect.name in ("mysql", "mariadb") and not dialect.default_schema_name:
+        raise token_store_error(f"{where} names no database: end it in /database")
+    driver: Any = connection.connection.dbapi_connection
+    if dialect.name == "sqlite" and getattr(driver, "autocommit", None) is False:
+        # Python 3.12 and newer: a transaction is always open, which only the driver can commit.
+        raise token_store_error(
+            "the engine's autocommit=False cannot be used: leave it out of its connect_args"
+        )
 
 
 _HINTS = {Trouble.SCHEMA: "; run: zoho-token-orm upgrade"}
@@ -277,6 +327,16 @@ class _Tries:
         return f", tried {self._count} times in {time.monotonic() - self._started:.1f} seconds"
 
 
+def _turn(engine: Engine) -> AbstractContextManager[Any]:
+    """One operation at a time, where all threads are given the same connection."""
+    if isinstance(engine.pool, StaticPool):
+        return _turns.setdefault(engine.pool, threading.Lock())
+    return nullcontext()
+
+
+_turns: weakref.WeakKeyDictionary[Pool, threading.Lock] = weakref.WeakKeyDictionary()
+
+
 def _new_engine(url: URL) -> Engine:
     if is_memory(url):
         # One connection, which one thread at a time holds.
@@ -315,6 +375,7 @@ def _in_autocommit(engine: Engine) -> Engine:
     if engine.dialect.name not in DATABASES:
         raise ValueError(f"a {engine.dialect.name} engine is not supported: use one of {DATABASES}")
     _refuse_async(engine)
+    _refuse_misread(engine.url)
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
