@@ -456,12 +456,12 @@ class TestRecord:
         client.crm("users", "1000.not.there")
         client.get("/")
         assert zoho.calls == [
-            Call("grant", "alice@example.com", 200),
-            Call("grant", "alice@example.com", 200, "invalid_code"),
-            Call("refresh", "bob@example.com", 200),
-            Call("leads", "bob@example.com", 200),
-            Call("revoke", "alice@example.com", 200),
-            Call("org", "alice@example.com", 401, "INVALID_TOKEN"),
+            Call("grant", "alice@example.com:7001", 200),
+            Call("grant", "alice@example.com:7001", 200, "invalid_code"),
+            Call("refresh", "bob@example.com:7002", 200),
+            Call("leads", "bob@example.com:7002", 200),
+            Call("revoke", "alice@example.com:7001", 200),
+            Call("org", "alice@example.com:7001", 401, "INVALID_TOKEN"),
             Call("users", None, 401, "INVALID_TOKEN"),
             Call("other", None, 404, "INVALID_URL_PATTERN"),
         ]
@@ -475,6 +475,17 @@ class TestRecord:
         with pytest.raises(ValueError, match="no kind of call: 'grants'"):
             zoho.count("grants")
 
+    def test_tells_users_of_two_organizations_with_one_address_apart(self, zoho, client, alice):
+        elsewhere = zoho.add_user(alice.email, org_id="7009")
+        client.exchange(zoho.grant(elsewhere))
+        assert (zoho.count("grant", alice), zoho.count("grant", elsewhere)) == (0, 1)
+
+    def test_knows_its_own_users_only(self, zoho):
+        stranger = SimulatedUser("stranger@example.com")
+        for ask in (zoho.count, zoho.hold):
+            with pytest.raises(ValueError, match="no user of this simulator"):
+                ask("grant", stranger)
+
     def test_starts_anew_when_cleared(self, zoho, client):
         client.refresh("1000.not.there")
         before = zoho.calls
@@ -485,7 +496,7 @@ class TestRecord:
         access_token = client.refresh(zoho.authorize(alice))["access_token"]
         zoho.clear_calls()
         at_once(8, lambda number: [client.accepted(access_token) for _ in range(10)])
-        assert zoho.calls == [Call("org", "alice@example.com", 200)] * 80
+        assert zoho.calls == [Call("org", "alice@example.com:7001", 200)] * 80
 
     def test_and_every_repr_hold_no_secret(self, zoho, client, alice):
         grant = zoho.grant(alice)

@@ -61,7 +61,7 @@ class TestRevoke:
 
     def test_concerns_the_user_of_that_id_only(self, app: Application, tokens, alice, bob):
         assert tokens[bob].revoke(tokens[alice].get_id()) is True
-        assert app.zoho.calls == [Call("revoke", alice.email, 200)]
+        assert app.zoho.calls == [Call("revoke", alice.name, 200)]
         assert current_email() == bob.email
         app.initialize(OAuthToken(id=tokens[alice].get_id()))
         assert current_email() == "INVALID_TOKEN"
@@ -70,7 +70,7 @@ class TestRevoke:
         for user, token in tokens.items():
             app.zoho.clear_calls()
             assert token.revoke(token.get_id()) is True
-            assert app.zoho.calls == [Call("revoke", user.email, 200)]
+            assert app.zoho.calls == [Call("revoke", user.name, 200)]
 
     def test_leaves_the_row_as_the_sdk_has_it(self, app: Application, tokens, alice):
         id = tokens[alice].get_id()

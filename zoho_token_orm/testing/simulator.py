@@ -83,7 +83,8 @@ class Call:
 
     Attributes:
         kind: What was asked for.
-        user: The email address of the user whose token it was; None where no user is known.
+        user: The name of the user whose token it was (`SimulatedUser.name`); None where no user
+            is known.
         status: The HTTP status of the answer.
         error: Zoho's name for the error, or None.
     """
@@ -147,7 +148,7 @@ class Hold:
 
     def _concerns(self, call: Call) -> bool:
         user = self._user
-        return call.kind == self._kind and (user is None or user.email == call.user)
+        return call.kind == self._kind and (user is None or user.name == call.user)
 
     def _keep(self) -> None:
         """Counts one answer and keeps its thread here until the release."""
@@ -405,10 +406,11 @@ class ZohoSimulator:
             user: Only this user's; None holds everybody's.
 
         Raises:
-            ValueError: There is no such kind.
+            ValueError: There is no such kind, or no such user.
         """
         hold = Hold(_checked(kind), user)
         with self._lock:
+            self._accounts(user)
             self._holds = [earlier for earlier in self._holds if not earlier._released]
             self._holds.append(hold)
         return hold
@@ -429,14 +431,16 @@ class ZohoSimulator:
             user: Of this user; None counts everybody's.
 
         Raises:
-            ValueError: There is no such kind.
+            ValueError: There is no such kind, or no such user.
         """
         if kind is not None:
             _checked(kind)
-        return sum(
-            kind in (None, call.kind) and (user is None or user.email == call.user)
-            for call in self.calls
-        )
+        with self._lock:
+            self._accounts(user)
+            return sum(
+                kind in (None, call.kind) and (user is None or user.name == call.user)
+                for call in self._calls
+            )
 
     def clear_calls(self) -> None:
         """Forgets the calls so far."""
@@ -449,8 +453,8 @@ class ZohoSimulator:
         with self._lock:
             answer = self._respond(request)
             account = answer.account
-            email = account.user.email if account else None
-            call = Call(request.kind, email, answer.status, answer.error)
+            name = account.user.name if account else None
+            call = Call(request.kind, name, answer.status, answer.error)
             self._calls.append(call)
             holds = [hold for hold in self._holds if hold._concerns(call)]
         if self.latency:
