@@ -4,12 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
-DEMO_URL := sqlite:///demo.db
+# A demonstration with the real Zoho has a file of its own, which is kept: its grant is spent.
+DEMO_FILE := $(if $(ZOHO_GRANT_TOKEN),demo-zoho.db,demo.db)
+DEMO_URL := sqlite:///$(DEMO_FILE)
+USABLE := import sys; sys.exit("Python is too old") if sys.version_info < (3, 10) else None
 
 .PHONY: demo test lint format compare clean
 
 demo: $(VENV)/.installed
-	$(if $(ZOHO_GRANT_TOKEN),,@rm -f demo.db demo.db-wal demo.db-shm)
+	$(if $(ZOHO_GRANT_TOKEN),,@rm -f $(DEMO_FILE) $(DEMO_FILE)-wal $(DEMO_FILE)-shm)
+	@echo "Provisioning $(DEMO_FILE): alembic upgrade head"
 	@ZOHO_TOKEN_DB_URL=$(DEMO_URL) $(BIN)/alembic upgrade head
 	@ZOHO_TOKEN_DB_URL=$(DEMO_URL) $(BIN)/python examples/quickstart.py
 
@@ -29,12 +33,15 @@ format: $(VENV)/.developing
 compare: $(VENV)/.developing
 	$(BIN)/python docs/comparison.py --update
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+# An environment that is there is used if it can be; one that was left half made is made anew.
+$(VENV)/.made:
+	@$(BIN)/python -c '$(USABLE); import pip' 2>/dev/null || { \
+	  $(PYTHON) -c '$(USABLE)' || { \
+	    echo "Python 3.10 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	@touch $@
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
@@ -43,4 +50,4 @@ $(VENV)/.developing: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo.db demo.db-wal demo.db-shm
+	rm -rf $(VENV) build dist *.egg-info demo.db demo.db-wal demo.db-shm # not demo-zoho.db

@@ -312,7 +312,7 @@ def counts(label: str, names: list[str], stores: dict[str, Kept]) -> str:
 
 def notes(results: dict[str, Kept]) -> list[str]:
     """What stands beneath the summary."""
-    version = importlib.metadata.version("zohocrmsdk8-0")
+    version = importlib.metadata.version("zohocrmsdk8-0").partition(".")[0]
     databases = ", ".join(column for column in OURS if column in results)
     return [
         f"`FileStore` and `DBStore` are those of zohocrmsdk8-0 {version}; `DBStore` is on MySQL,",

@@ -9,6 +9,7 @@ that of ZOHO_TOKEN_DB_URL; ``make demo`` provisions one.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api import dc
 from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.parameter_map import ParameterMap
 from zohocrmsdk.src.com.zoho.crm.api.users import GetUsersParam, UsersOperations
@@ -61,37 +63,37 @@ class Zoho:
 def main() -> None:
     """Walks through the life of a token, and shows the table at the end."""
     with zoho() as site, tempfile.TemporaryDirectory() as folder:
-        first, *others = site.grants
         with SQLAlchemyTokenStore() as store:
             print(f"The tokens are kept by {store!r}.\n")
             step("A first login: the grant token is spent, once")
-            Initializer.initialize(
-                environment=site.environment,
-                token=site.token(first),
-                store=store,
-                resource_path=folder,
-            )
+            start(site, store, folder)
             show(site)
 
         with SQLAlchemyTokenStore() as store:
             step("A restart, with the same spent grant token in the code: the row is found by it")
-            token = site.token(first)
-            Initializer.initialize(
-                environment=site.environment, token=token, store=store, resource_path=folder
-            )
+            token = start(site, store, folder)
             show(site)
 
             step("An hour later: the access token has expired, and is refreshed")
             expire(store, token.get_id())
             show(site)
 
-            for grant in others:
+            for grant in site.grants[1:]:
                 step("A second user logs in, and the SDK is switched to them")
                 Initializer.switch_user(environment=site.environment, token=site.token(grant))
                 show(site)
 
             print("What the database holds now:\n")
             print("\n".join(table_lines(store.get_tokens())))
+
+
+def start(site: Zoho, store: SQLAlchemyTokenStore, folder: str) -> OAuthToken:
+    """Starts an application whose code holds the first user's grant token, spent or not."""
+    token = site.token(site.grants[0])
+    Initializer.initialize(
+        environment=site.environment, token=token, store=store, resource_path=folder
+    )
+    return token
 
 
 def step(title: str) -> None:
@@ -119,9 +121,12 @@ def expire(store: SQLAlchemyTokenStore, id: str) -> None:
 @contextmanager
 def zoho() -> Iterator[Zoho]:
     """The real Zoho where the environment names a client of it, else a simulated one."""
-    if all(os.environ.get(name) for name in ANSWERS_TO):
+    absent = [name for name in ANSWERS_TO if not os.environ.get(name)]
+    if not absent:
         yield real_zoho()
         return
+    if len(absent) < len(ANSWERS_TO):
+        sys.exit("For the real Zoho set " + ", ".join(absent) + " too.")
     print("Zoho is simulated; set " + ", ".join(ANSWERS_TO) + " for the real one.")
     with ZohoSimulator() as simulator:
         users = [simulator.add_user(f"{name}@example.com") for name in ("alice", "bob")]
@@ -137,10 +142,15 @@ def zoho() -> Iterator[Zoho]:
 def real_zoho() -> Zoho:
     """The Zoho of the data centre and the client in the environment."""
     client_id, client_secret, grant, data_center = (os.environ[name] for name in ANSWERS_TO)
-    environment = getattr(dc, f"{data_center.upper()}DataCenter").PRODUCTION()
+    centre = getattr(dc, f"{data_center.upper()}DataCenter", None)
+    if centre is None:
+        sys.exit("ZOHO_DATA_CENTER must be us, eu, in, au, jp, cn, ca or sa.")
     redirect_url = os.environ.get("ZOHO_REDIRECT_URL")
-    return Zoho(environment, client_id, client_secret, [grant], redirect_url)
+    return Zoho(centre.PRODUCTION(), client_id, client_secret, [grant], redirect_url)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SDKException as error:
+        sys.exit(f"The SDK gave up: {error}")

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine
 
-from tests.databases import NAMES, Database, fresh_database
+from tests.databases import NAMES, Database, fresh_database, required
 from zoho_token_orm import SQLAlchemyTokenStore
+from zoho_token_orm.database import resolve_url
+
+
+def pytest_configure() -> None:
+    """Refuses a requirement that nothing could meet."""
+    required()
 
 
 @pytest.fixture(params=NAMES)
@@ -24,3 +31,11 @@ def store(database: Database) -> Iterator[SQLAlchemyTokenStore]:
     with SQLAlchemyTokenStore(database.url, create_schema=True) as made:
         yield made
         assert made.engine.pool.checkedout() == 0
+
+
+@pytest.fixture
+def callers_engine(database: Database) -> Iterator[Engine]:
+    """An ordinary engine of an application's, on an empty database."""
+    engine = create_engine(resolve_url(database.url))
+    yield engine
+    engine.dispose()

@@ -168,6 +168,28 @@ def test_the_quickstart_tells_the_life_of_a_token_without_its_secrets(tmp_path):
             assert secret not in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"ZOHO_GRANT_TOKEN": "geheim"}, "set ZOHO_CLIENT_ID, ZOHO_CLIENT_SECRET, ZOHO_DATA_C"),
+        (
+            {
+                "ZOHO_CLIENT_ID": "1",
+                "ZOHO_CLIENT_SECRET": "geheim",
+                "ZOHO_GRANT_TOKEN": "geheim",
+                "ZOHO_DATA_CENTER": "moon",
+            },
+            "ZOHO_DATA_CENTER must be",
+        ),
+    ],
+)
+def test_the_quickstart_says_what_the_real_zoho_wants(tmp_path, settings, answer):
+    result = run(sys.executable, CHECKOUT / "examples" / "quickstart.py", cwd=tmp_path, **settings)
+    assert result.returncode == 1
+    assert answer in result.stderr
+    assert "geheim" not in result.stdout + result.stderr
+
+
 def test_the_tests_look_for_the_servers_where_docker_compose_starts_them():
     compose = (CHECKOUT / "docker-compose.yml").read_text()
     servers = (CHECKOUT / ".ci" / "servers").read_text()
@@ -176,6 +198,18 @@ def test_the_tests_look_for_the_servers_where_docker_compose_starts_them():
         assert f"  {name}:\n" in compose
         assert f'"127.0.0.1:{port}:' in compose
         assert str(port) in servers
+
+
+@pytest.mark.parametrize("value", ["mysqll", "mysql;mariadb", "all"])
+def test_a_requirement_that_nothing_can_meet_is_refused(monkeypatch, value):
+    monkeypatch.setenv("ZOHO_TOKEN_ORM_REQUIRE", value)
+    with pytest.raises(pytest.UsageError, match="it may name postgresql, mysql, mariadb"):
+        tests.databases.required()
+
+
+def test_the_required_servers_may_be_written_with_spaces(monkeypatch):
+    monkeypatch.setenv("ZOHO_TOKEN_ORM_REQUIRE", " postgresql, mysql,")
+    assert tests.databases.required() == {"postgresql", "mysql"}
 
 
 def test_versions_agree():
