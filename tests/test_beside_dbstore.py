@@ -59,3 +59,16 @@ def test_each_sees_what_the_other_has_refreshed(store, dbstore):
         writer.save_token(token)
         assert values(reader.find_token(OAuthToken(user_signature=user))) == values(token)
     assert len(store.get_tokens()) == 1
+
+
+@pytest.mark.parametrize("text", ["100%", "a%41b", "a b", "~!@#$^&*()\\'\""])
+def test_both_read_any_printable_token_as_the_other_has_written_it(store, dbstore, text):
+    for number, (writer, reader) in enumerate(((store, dbstore), (dbstore, store))):
+        token = granted(f"user{number}")
+        token.set_refresh_token(f"{text}{number}")
+        token.set_client_secret(text)
+        writer.save_token(token)
+        found = reader.find_token(OAuthToken(user_signature=token.get_user_signature()))
+        assert values(found) == values(token)
+        named = OAuthToken("1000.CLIENT", text, refresh_token=f"{text}{number}")
+        assert store.find_token(named).get_id() == token.get_id()

@@ -21,8 +21,8 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
 
-_VERBATIM = re.compile(r"[!-$&-~]*")
-_SAFE = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+_PLAIN = re.compile(r"[ -~]*[!-~]")
+_ENCODED = "UTF-8''"
 
 
 class ExactString(TypeDecorator[str]):
@@ -51,13 +51,23 @@ class ExactString(TypeDecorator[str]):
         return value
 
 
+class Secret(str):
+    """A text whose repr does not show it, and so neither does a log of parameters or rows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Stars, however long it is."""
+        return "'***'"
+
+
 class TokenString(ExactString):
     """A token or secret, stored as printable ASCII.
 
-    Zoho's tokens are printable ASCII and are stored as they are. A space, a percent sign and
-    whatever is not ASCII is percent-encoded (RFC 3986), which keeps the comparison exact and one
-    byte a character, so that a column of 2,048 stays below the index limits of MySQL (3,072 bytes)
-    and of PostgreSQL (2,704 bytes).
+    Zoho's tokens are printable ASCII and are stored as they are. What holds other characters, or
+    ends in a space, is stored as ``UTF-8''`` and its percent-encoding (RFC 8187), which keeps the
+    comparison exact and one byte a character, so that a column of 2,048 stays below the index
+    limits of MySQL (3,072 bytes) and of PostgreSQL (2,704 bytes).
     """
 
     cache_ok = True
@@ -70,21 +80,22 @@ class TokenString(ExactString):
         return super().load_dialect_impl(dialect)
 
     def stored(self, value: str) -> str:
-        """The value with all but printable ASCII percent-encoded."""
-        return value if _VERBATIM.fullmatch(value) else quote(value, safe=_SAFE)
+        """The value itself, or its encoding where the column could not hold or compare it."""
+        is_plain = _PLAIN.fullmatch(value) and not value.startswith(_ENCODED)
+        return value if is_plain else _ENCODED + quote(value, safe="")
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """From Python to the database."""
-        return None if value is None else self.stored(value)
+        return None if value is None else Secret(self.stored(value))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database to Python."""
-        if value is None or "%" not in value:
-            return value
+        if value is None or not value.startswith(_ENCODED):
+            return None if value is None else Secret(value)
         try:
-            return unquote(value, errors="strict")
+            return Secret(unquote(value[len(_ENCODED) :], errors="strict"))
         except UnicodeError:  # not of our making
-            return value
+            return Secret(value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -146,6 +157,7 @@ class OAuthTokenRow(Base):
     """One authorization: a row of the token table.
 
     The first ten columns are those that the SDK documents for its own ``DBStore``, in its order.
+    Tokens and secrets that were read are strings whose ``repr`` does not show them (``Secret``).
     """
 
     __tablename__ = DEFAULT_TABLE_NAME
