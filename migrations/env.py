@@ -6,7 +6,7 @@ from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, inspect, table
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import (
@@ -40,8 +40,17 @@ def configure(**options: Any) -> None:
     )
 
 
+def forget_dropped(connection: Connection) -> None:
+    """Takes back the revision of a table that somebody has dropped, so that it is made anew."""
+    versions = version_table(table_name)
+    tables = inspect(connection)
+    if tables.has_table(versions) and not tables.has_table(table_name):
+        connection.execute(delete(table(versions)))
+
+
 def run_on(connection: Connection) -> None:
     with migration_lock(connection, version_table(table_name)):
+        forget_dropped(connection)
         configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()

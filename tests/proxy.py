@@ -1,16 +1,17 @@
-"""A TCP proxy on loopback that counts what a client asks a server."""
+"""A TCP proxy on loopback that counts what a client asks a server, and can fail it."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from sqlalchemy import URL
 
 
-class CountingProxy:
+class Proxy:
     """Stands between a driver and its server.
 
     A driver sends a request and waits for its answer, so that what it sends in one piece is one
@@ -23,12 +24,14 @@ class CountingProxy:
     def __init__(self, server: URL) -> None:
         self._server = (str(server.host), int(server.port or 0))
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets = [self._listener]
+        self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._refused = threading.Condition(self._lock)
+        self._refusals: int | None = None
         self.round_trips = 0
         self.url = server.set(host="127.0.0.1", port=self._listener.getsockname()[1])
 
-    def __enter__(self) -> CountingProxy:
+    def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -38,17 +41,53 @@ class CountingProxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for each in self._sockets:
+        self.cut()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def cut(self) -> None:
+        """Ends every connection, as a restart of the server or a firewall does."""
+        with self._lock:
+            ended, self._sockets = self._sockets, []
+        for each in ended:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """The server is away meanwhile: connections are cut, and new ones refused."""
+        with self._lock:
+            self._refusals = 0
+        self.cut()
+        yield
+        with self._lock:
+            self._refusals = None
+
+    def wait_for_refusals(self, count: int) -> None:
+        """Waits until that many connections have been refused."""
+        with self._refused:
+            assert self._refused.wait_for(lambda: (self._refusals or 0) >= count, timeout=60)
+
+    def _refuses(self) -> bool:
+        with self._refused:
+            if self._refusals is None:
+                return False
+            self._refusals += 1
+            self._refused.notify_all()
+            return True
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._refuses():
+                    client.close()
+                    continue
                 server = socket.create_connection(self._server)
-                self._sockets += (client, server)
+                with self._lock:
+                    self._sockets += (client, server)
                 for each in (client, server):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for ends in ((client, server, 1), (server, client, 0)):

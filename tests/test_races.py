@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import event
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
@@ -54,6 +57,24 @@ def test_another_worker_that_inserts_the_same_user_first_leaves_one_row(store, r
     (row,) = store.get_tokens()
     assert values(row) == values(second)
     assert first.get_id() == second.get_id()
+
+
+def test_one_access_token_saved_by_many_at_once_is_one_row(store, rival):
+    """No constraint keeps it single, as it does the other names of a row."""
+    barrier = threading.Barrier(8)
+
+    def save(number: int) -> str:
+        token = OAuthToken(access_token="1000.access")
+        barrier.wait()
+        (store, rival)[number % 2].save_token(token)
+        return token.get_id()
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            ids = set(pool.map(save, range(8)))
+        (row,) = store.get_tokens()
+        assert ids == {row.get_id()}
+        store.delete_tokens()
 
 
 def test_a_row_deleted_before_it_is_updated_is_inserted_for_a_new_login(store, rival):

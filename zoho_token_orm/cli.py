@@ -50,7 +50,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("revision", default=schema.HEAD)
-@click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
+@click.option(
+    "--sql",
+    is_flag=True,
+    help="Print the SQL instead of running it; for MariaDB let the URL begin with mariadb://.",
+)
 @_command
 def upgrade(revision: str, sql: bool, database: str | None, table_name: str) -> None:
     """Bring the schema to a REVISION, by default the newest."""
@@ -99,9 +103,9 @@ def list_tokens(database: str | None, table_name: str) -> None:
 
 
 @main.command()
-@click.option("--unused-for", "days", type=click.FloatRange(min=0), required=True, metavar="DAYS")
+@click.option("--unused-for", "days", type=click.IntRange(0, timedelta.max.days), required=True)
 @_command
-def purge(days: float, database: str | None, table_name: str) -> None:
+def purge(days: int, database: str | None, table_name: str) -> None:
     """Delete the tokens that nobody has used for some DAYS."""
     with SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store:
         click.echo(f"{store.purge(timedelta(days=days))} deleted")

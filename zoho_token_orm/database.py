@@ -105,7 +105,7 @@ def _is(error: DBAPIError, codes: set[str | int], sqlite_texts: tuple[str, ...])
 
 _UNREADABLE = (
     "the database URL cannot be read; write it like postgresql://user:password@host/database, with "
-    "the special characters of the password percent-encoded"
+    "the special characters of user and password percent-encoded"
 )
 
 
@@ -126,6 +126,12 @@ def checked_table_name(name: str) -> str:
 def version_table(table_name: str = DEFAULT_TABLE_NAME) -> str:
     """The table of Alembic's revision for that token table; never ``alembic_version``."""
     return f"{table_name}_alembic_version"
+
+
+def upgrade_command(table_name: str) -> str:
+    """What to type for a table that is missing or outdated."""
+    option = "" if table_name == DEFAULT_TABLE_NAME else f" --table-name {table_name}"
+    return f"zoho-token-orm upgrade{option}"
 
 
 def resolve_url(database: str | URL | None) -> URL:
@@ -150,9 +156,7 @@ def resolve_url(database: str | URL | None) -> URL:
     _refuse_misread(url, database if isinstance(database, str) else "")
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in DATABASES:
-        raise ValueError(
-            f"a {url.get_backend_name()} database is not supported: use one of {DATABASES}"
-        )
+        raise ValueError(f"{url.get_backend_name()} is not supported: use one of {DATABASES}")
     return _with_absolute_path(url)
 
 
@@ -194,23 +198,35 @@ class Database:
 
     Args:
         database: A URL, an engine of the caller's, or None for the default URL (``resolve_url``).
+        table_name: The token table, for the errors that say how to provision it.
 
     Raises:
-        ValueError: The URL cannot be used.
+        ValueError: The URL or the engine cannot be used.
     """
 
-    def __init__(self, database: str | URL | Engine | None = None) -> None:
+    def __init__(
+        self,
+        database: str | URL | Engine | None = None,
+        table_name: str = DEFAULT_TABLE_NAME,
+    ) -> None:
+        self.table_name = checked_table_name(table_name)
         self.is_owner = not isinstance(database, Engine)
         if isinstance(database, Engine):
-            self.engine = _in_autocommit(database)
+            _check_engine(database)
+            self.engine = database
         else:
             self.engine = _new_engine(resolve_url(database))
-            _made.add(self)
         self._turn = _turn(self.engine)
         self._is_checked = False
+        _used.add(self)
 
     def __repr__(self) -> str:
         return f"Database({shown(self.engine.url)!r})"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether there is no server that somebody provisions, but a file or memory."""
+        return self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
         """Closes the connections, unless the engine is the caller's."""
@@ -234,7 +250,7 @@ class Database:
         while True:
             try:
                 with self._turn, self._connect() as connection:
-                    self._check_once(connection)
+                    self._make_ready(connection)
                     return work(connection)
             except UnicodeError:  # its text may quote the value
                 raise token_store_error(
@@ -246,13 +262,17 @@ class Database:
                 if not tries.another(kind):
                     hide_values(error)
                     message = f"could not {what} ({shown(self.engine.url)}){tries.spent()}"
+                    if kind is Trouble.SCHEMA:
+                        message += f"; run: {upgrade_command(self.table_name)}"
                     cause = error.orig if isinstance(error, DBAPIError) else error
-                    raise token_store_error(message + _HINTS.get(kind, ""), cause) from error
+                    raise token_store_error(message, cause) from error
 
     def _connect(self) -> Connection:
         try:
             return self.engine.connect()
-        except (TypeError, ValueError, OSError) as error:
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
             # The driver does not know an option of the URL, or cannot read the file that it names;
             # its message may quote the value.
             raise token_store_error(
@@ -260,15 +280,37 @@ class Database:
                 f"database URL ({type(error).__name__})"
             ) from None
 
-    def _check_once(self, connection: Connection) -> None:
+    def _make_ready(self, connection: Connection) -> None:
+        if not self.is_owner:
+            _put_in_autocommit(connection)
         if not self._is_checked:
             _require_usable(connection)
             self._is_checked = True
 
     def after_fork(self) -> None:
-        """Forgets the parent's connections without closing them."""
+        """Forgets the parent's connections without closing them; so does the caller's engine."""
         if not is_memory(self.engine.url):
             self.engine.dispose(close=False)
+
+
+def _put_in_autocommit(connection: Connection) -> None:
+    """An option for a connection of the caller's engine, which the pool takes back on return."""
+    dialect = connection.dialect
+    try:
+        if not dialect.detect_autocommit_setting(_driver_connection(connection)):
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+    except dialect.loaded_dbapi.Error as error:
+        # It comes from the driver itself. If the connection is lost, SQLAlchemy has to meet that
+        # too: it then drops all that are as old, and the operation is tried again.
+        connection.exec_driver_sql("SELECT 1")
+        raise token_store_error(
+            f"the engine's connection cannot be put in autocommit ({type(error).__name__}): let "
+            "no event listener leave a transaction open"
+        ) from None
+
+
+def _driver_connection(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
 
 
 def _require_usable(connection: Connection) -> None:
@@ -277,20 +319,19 @@ def _require_usable(connection: Connection) -> None:
     where = shown(connection.engine.url)
     if dialect.name in ("mysql", "mariadb") and not dialect.default_schema_name:
         raise token_store_error(f"{where} names no database: end it in /database")
-    driver: Any = connection.connection.dbapi_connection
-    if dialect.name == "sqlite" and getattr(driver, "autocommit", None) is False:
+    autocommit = getattr(_driver_connection(connection), "autocommit", None)
+    if dialect.name == "sqlite" and autocommit is False:
         # Python 3.12 and newer: a transaction is always open, which only the driver can commit.
         raise token_store_error(
             "the engine's autocommit=False cannot be used: leave it out of its connect_args"
         )
 
 
-_HINTS = {Trouble.SCHEMA: "; run: zoho-token-orm upgrade"}
-_made: weakref.WeakSet[Database] = weakref.WeakSet()
+_used: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for database in list(_made):
+    for database in list(_used):
         database.after_fork()
 
 
@@ -370,13 +411,11 @@ def _connect_args(url: URL) -> dict[str, Any]:
     return {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT}
 
 
-def _in_autocommit(engine: Engine) -> Engine:
-    """The caller's engine and pool, with an option of ours that the pool takes back on return."""
+def _check_engine(engine: Engine) -> None:
     if engine.dialect.name not in DATABASES:
-        raise ValueError(f"a {engine.dialect.name} engine is not supported: use one of {DATABASES}")
+        raise ValueError(f"{engine.dialect.name} is not supported: use one of {DATABASES}")
     _refuse_async(engine)
     _refuse_misread(engine.url)
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _refuse_async(engine: Engine) -> None:
@@ -401,19 +440,34 @@ def _use_wal(connection: sqlite3.Connection, record: object) -> None:
 
 
 @contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
+def transaction(connection: Connection, *, serializable: bool = False) -> Iterator[None]:
     """Makes the statements inside one transaction, on a connection in autocommit.
 
     On SQLite it is a writer's from its first statement, so that it never has to become one.
+
+    Args:
+        connection: A connection in autocommit.
+        serializable: Whether it must not miss a row that somebody else inserts meanwhile.
     """
-    is_sqlite = connection.dialect.name == "sqlite"
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    _begin(connection, serializable)
     try:
         yield
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         _roll_back(connection)
         raise
+
+
+def _begin(connection: Connection, serializable: bool) -> None:
+    level = "ISOLATION LEVEL SERIALIZABLE"
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"BEGIN {level}" if serializable else "BEGIN")
+    else:
+        if serializable:
+            connection.exec_driver_sql(f"SET TRANSACTION {level}")
+        connection.exec_driver_sql("BEGIN")
 
 
 def _roll_back(connection: Connection) -> None:

@@ -50,7 +50,12 @@ def fields_of(token: object) -> Fields:
     """
     if not isinstance(token, OAuthToken):
         raise token_store_error(f"the token must be an OAuthToken, not {type(token).__name__}")
-    fields = {column: _get(token, column) for column in COLUMNS}
+    try:
+        fields = {column: _get(token, column) for column in COLUMNS}
+    except AttributeError:
+        raise token_store_error(
+            "the OAuthToken is incomplete: make it with OAuthToken(...)"
+        ) from None
     return {
         column: checked_expiry(value) if column == "expiry_time" else checked(column, value)
         for column, value in fields.items()
@@ -72,21 +77,20 @@ def checked(column: str, value: object) -> str | None:
     Raises:
         SDKException: It is no string, holds a NUL or half a surrogate pair, or is too long.
     """
-    if value is None or value == "":
+    text = _text(column, value)
+    if text is None:
         return None
-    if not isinstance(value, str):
-        raise token_store_error(f"{column} must be a string, not {type(value).__name__}")
-    if "\0" in value:
+    if "\0" in text:
         raise token_store_error(f"{column} must not contain a NUL character")
     try:
-        length = len(_TYPES[column].stored(value.encode().decode()))
+        length = len(_TYPES[column].stored(text.encode().decode()))
     except UnicodeError:
         raise token_store_error(f"{column} is no valid Unicode text") from None
     if length > _TYPES[column].length:
         raise token_store_error(
             f"{column} is too long: {length} characters, at most {_TYPES[column].length} fit"
         )
-    return value
+    return text
 
 
 def checked_expiry(value: object) -> int | None:
@@ -95,15 +99,27 @@ def checked_expiry(value: object) -> int | None:
     Raises:
         SDKException: It is no whole number, or out of range.
     """
-    if value is None or value == "":
-        return None
-    is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
-    if not (is_number or (isinstance(value, int) and not isinstance(value, bool))):
-        raise token_store_error("expires_in must be epoch milliseconds, as a string of digits")
-    number = int(value)  # type: ignore[call-overload]
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = int.__int__(value)
+    else:
+        text = _text("expires_in", value)
+        if text is None:
+            return None
+        if not _NUMBER.fullmatch(text):
+            raise token_store_error("expires_in must be epoch milliseconds, as a string of digits")
+        number = int(text)
     if number not in _BIGINT:
         raise token_store_error("expires_in is out of range: it must be epoch milliseconds")
-    return int(number)
+    return number
+
+
+def _text(name: str, value: object) -> str | None:
+    """A plain string, since a subclass may compare as it likes; None where it is empty."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise token_store_error(f"{name} must be a string, not {type(value).__name__}")
+    return str.__str__(value) or None
 
 
 def is_merged(token: OAuthToken) -> bool:
@@ -118,29 +134,32 @@ def is_merged(token: OAuthToken) -> bool:
 def token_of(row: Row[Any]) -> OAuthToken:
     """A new, complete token, made by its own constructor, so that ``switch_user`` takes it."""
     token = OAuthToken(id=row.id)
-    fill(token, row)
+    fill(token, row, {})
     return token
 
 
-def fill(token: OAuthToken, row: Row[Any]) -> None:
+def fill(token: OAuthToken, row: Row[Any], fields: Fields) -> None:
     """Gives a token what it lacks of the row, and overwrites nothing.
 
     The expiry goes only along with the access token that it belongs to.
+
+    Args:
+        token: The token.
+        row: The row that it names.
+        fields: What the token has already.
     """
     for column in COLUMNS:
         value = getattr(row, column)
-        if value is not None and _get(token, column) in (None, ""):
-            _set(token, column, value, row)
+        if value is not None and fields.get(column) is None:
+            _set(token, column, value, row, fields)
 
 
-def _set(token: OAuthToken, column: str, value: Any, row: Row[Any]) -> None:
-    if column == "expiry_time":
-        if token.get_access_token() != row.access_token:
-            return
-        value = str(value)
-    elif column == "user_name":
-        value = UserSignature(value)
-    getattr(token, f"set_{SDK_NAMES[column]}")(value)
+def _set(token: OAuthToken, column: str, value: Any, row: Row[Any], fields: Fields) -> None:
+    if column == "expiry_time" and fields.get("access_token") not in (None, row.access_token):
+        return
+    text = str(value)  # of a Secret, its plain text
+    own = UserSignature(text) if column == "user_name" else text
+    getattr(token, f"set_{SDK_NAMES[column]}")(own)
 
 
 def merged(fields: Fields, first: Row[Any], others: Iterable[Row[Any]]) -> Fields:

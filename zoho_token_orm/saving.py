@@ -49,10 +49,16 @@ class Save:
         if self._is_updated_by_id(connection):
             return str(self._fields["id"])
         rows = self._rows(connection)
-        if not identity.superseded(rows, self._names, self._fields):
+        if not self._needs_transaction(rows):
             return self._store(connection, rows)
-        with transaction(connection):
+        with transaction(connection, serializable=not rows):
             return self._store(connection, self._rows(connection, lock=True))
+
+    def _needs_transaction(self, rows: Sequence[Row[Any]]) -> bool:
+        """Whether more than one row is concerned, or a new one that no constraint keeps single."""
+        if rows:
+            return bool(identity.superseded(rows, self._names, self._fields))
+        return [name.column for name in self._names] == ["access_token"]
 
     def _is_updated_by_id(self, connection: Connection) -> bool:
         """The save that follows a refresh: one UPDATE, unless other rows are concerned."""

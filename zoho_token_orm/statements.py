@@ -19,6 +19,7 @@ from sqlalchemy import (
     case,
     delete,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -110,12 +111,15 @@ class Statements:
         statement = select(*self._columns, created_at).order_by(*self.age).limit(size)
         return statement.where(and_(created_at >= bindparam("created_at"), later))
 
-    def delete_unused(self, since: datetime) -> Delete:
+    def delete_unused(self, since: datetime, now: datetime) -> Delete:
         """The rows that nobody has saved since.
 
-        An access token tells when it was obtained, also where another store has saved it.
+        An access token tells when it was obtained, also where another store has saved it: an
+        expiry that Zoho can have given since then spares the row.
         """
-        latest = (since + ACCESS_TOKEN_LIFETIME).timestamp() * 1000
+        earliest, latest = (
+            int((moment + ACCESS_TOKEN_LIFETIME).timestamp() * 1000) for moment in (since, now)
+        )
         expiry_time = self._table.c.expiry_time
-        obtained_before = or_(expiry_time.is_(None), expiry_time < int(latest))
-        return delete(self._table).where(self._table.c.updated_at < since, obtained_before)
+        is_older = or_(expiry_time.is_(None), not_(expiry_time.between(earliest, latest)))
+        return delete(self._table).where(self._table.c.updated_at < since, is_older)

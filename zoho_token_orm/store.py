@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
@@ -17,8 +16,9 @@ from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenSto
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm import identity, mapping, schema
-from zoho_token_orm.database import SAVE_PATIENCE, Database, checked_table_name, shown
+from zoho_token_orm.database import SAVE_PATIENCE, Database, shown
 from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.known import KnownIds
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
 from zoho_token_orm.saving import Save
 from zoho_token_orm.statements import Statements
@@ -39,9 +39,11 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
     store, and any number of processes and hosts one database.
 
     Args:
-        database: A URL (string or ``sqlalchemy.URL``) or an ``Engine`` of the caller's, which is
-            never disposed of. None means the environment variable ``ZOHO_TOKEN_DB_URL``, and
-            without it ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
+        database: A URL (string or ``sqlalchemy.URL``) or an ``Engine`` of the caller's, whose
+            settings stay as they are and which is never disposed of (one on ``sqlite://`` wants a
+            ``StaticPool``, as each thread has a database of its own otherwise). None means the
+            environment variable ``ZOHO_TOKEN_DB_URL``, and without it ``sqlite:///zohooauth.db``.
+            A URL without a driver gets psycopg or PyMySQL.
         create_schema: True runs the migrations now, False never does; None means True for SQLite
             and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
         table_name: The table's name; letters, digits and underscores, 43 at most.
@@ -71,25 +73,25 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
     ) -> None:
         _refuse_keys(encryption_keys)
         _check_wait(refresh_wait)
-        self._table_name = checked_table_name(table_name)
-        self._statements = Statements(token_table(table_name))
-        self._known: weakref.WeakKeyDictionary[OAuthToken, str] = weakref.WeakKeyDictionary()
+        self._known = KnownIds()
         self._is_closed = False
-        self._database = Database(database)
+        self._database = Database(database, table_name)
+        self._statements = Statements(token_table(table_name))
         self.engine: Engine = self._database.engine
         self._prepare_schema(create_schema)
 
     def _prepare_schema(self, create: bool | None) -> None:
         if create is None:
-            create = self.engine.dialect.name == "sqlite"
+            create = self._database.is_embedded
         try:
-            schema.prepare(self._database, self._table_name, create=create)
+            schema.prepare(self._database, create=create)
         except BaseException:
             self._database.close()
             raise
 
     def __repr__(self) -> str:
-        return f"SQLAlchemyTokenStore({shown(self.engine.url)!r}, table_name={self._table_name!r})"
+        where, table_name = shown(self.engine.url), self._database.table_name
+        return f"SQLAlchemyTokenStore({where!r}, table_name={table_name!r})"
 
     def __enter__(self) -> SQLAlchemyTokenStore:
         return self
@@ -132,8 +134,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         row = identity.answer(rows, names, fields)
         if row is None:
             return None
-        mapping.fill(token, row)
-        self._known[token] = row.id
+        mapping.fill(token, row, fields)
+        self._known.remember(token, row.id)
         return token
 
     def find_token_by_id(self, id: str) -> OAuthToken | None:
@@ -182,7 +184,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             logger.error("a token was not saved: %s", error)
             raise
         token.set_id(id)
-        self._known[token] = id
+        self._known.remember(token, id)
 
     def delete_token(self, id: str) -> None:
         """Deletes a token by its id; that there is none is fine. One DELETE.
@@ -258,7 +260,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         if not isinstance(unused_for, timedelta) or unused_for < timedelta(0):
             raise token_store_error("unused_for must be a timedelta of zero or more")
         try:
-            statement = self._statements.delete_unused(datetime.now(timezone.utc) - unused_for)
+            now = datetime.now(timezone.utc)
+            statement = self._statements.delete_unused(now - unused_for, now)
         except OverflowError:  # longer than there have been tokens
             return 0
         return self._run("purge the tokens", lambda c: c.execute(statement).rowcount)
@@ -281,7 +284,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
 
     def _loaded(self, row: Row[Any]) -> OAuthToken:
         token = mapping.token_of(row)
-        self._known[token] = row.id
+        self._known.remember(token, row.id)
         return token
 
 

@@ -97,8 +97,8 @@ def _was_interrupted(table: str) -> bool:
     found = [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
     if found != [column.name for column in _columns()]:
         raise CommandError(
-            f"there is a table {table} already, which this package has not made; nothing was "
-            "changed: choose another table_name, or rename that table"
+            f"there is a table {table} already, which this package has not made; it is left as it "
+            "is: choose another table_name, or rename that table"
         )
     return True
 

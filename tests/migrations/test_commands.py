@@ -198,3 +198,17 @@ engine.dispose()
 """
     )
     return folder
+
+
+@pytest.mark.parametrize("days", ["-1", "inf", "nan", "1e300", "1000000000", "soon"])
+def test_purge_refuses_what_is_no_number_of_days_in_a_line(tmp_path, days):
+    result = run("zoho-token-orm", "purge", f"--unused-for={days}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["upgrade"], ["downgrade", "base", "--yes"]])
+def test_a_database_that_ends_with_the_command_is_refused(tmp_path, command):
+    result = run("zoho-token-orm", *command, "--url", "sqlite://", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "memory" in result.stderr
