@@ -298,15 +298,22 @@ def _put_in_autocommit(connection: Connection) -> None:
     dialect = connection.dialect
     try:
         if not dialect.detect_autocommit_setting(_driver_connection(connection)):
+            _end_transaction(connection)
             connection.execution_options(isolation_level="AUTOCOMMIT")
     except dialect.loaded_dbapi.Error as error:
         # It comes from the driver itself. If the connection is lost, SQLAlchemy has to meet that
         # too: it then drops all that are as old, and the operation is tried again.
         connection.exec_driver_sql("SELECT 1")
         raise token_store_error(
-            f"the engine's connection cannot be put in autocommit ({type(error).__name__}): let "
-            "no event listener leave a transaction open"
+            f"the engine's connection cannot be put in autocommit ({type(error).__name__})"
         ) from None
+
+
+def _end_transaction(connection: Connection) -> None:
+    """Ends what an event listener has begun: of the engine's events, or of the pool's."""
+    if connection.in_transaction():
+        connection.commit()
+    connection.connection.commit()
 
 
 def _driver_connection(connection: Connection) -> Any:
@@ -408,7 +415,12 @@ def _new_engine(url: URL) -> Engine:
 def _connect_args(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"timeout": BUSY_TIMEOUT, "check_same_thread": False}
-    return {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT}
+    options: dict[str, Any] = {}
+    if "connect_timeout" not in url.query:
+        options["connect_timeout"] = CONNECT_TIMEOUT
+    if url.password and url.get_driver_name() == "pymysql":
+        options["password"] = url.password.encode()  # a str it would encode as Latin-1
+    return options
 
 
 def _check_engine(engine: Engine) -> None:

@@ -21,7 +21,7 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
 
-_PLAIN = re.compile(r"[ -~]*[!-~]")
+_PLAIN = re.compile(r"([ -~]*[!-~])?")
 _ENCODED = "UTF-8''"
 
 

@@ -219,11 +219,11 @@ def test_migrations_leave_the_hosts_logging_as_it_is(database):
 
 
 @pytest.mark.parametrize("name", ["mysql", "mariadb"])
-def test_a_password_with_percent_signs_is_no_obstacle(name, tmp_path):
+def test_a_password_of_special_characters_is_no_obstacle(name, tmp_path):
     with fresh_database(name, tmp_path) as database:
         admin = create_engine(database.url)
         own = admin.url.database
-        password = "p%40%%s@:/"
+        password = "p%40%%s@:/ü€"
         with admin.begin() as connection:
             connection.exec_driver_sql(
                 f"CREATE USER {own}@'127.0.0.1' IDENTIFIED BY '{password.replace('%', '%%')}'"
