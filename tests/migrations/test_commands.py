@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_alembic_takes_the_url_and_the_table_from_x_arguments(database, tmp_path
 def test_without_a_url_alembic_upgrades_the_default_sqlite_file(tmp_path):
     assert alembic("upgrade", "head", cwd=tmp_path).returncode == 0
     schema.check(f"sqlite:///{tmp_path / 'zohooauth.db'}")
+
+
+def test_a_checkout_below_a_folder_with_a_percent_sign_is_no_obstacle(tmp_path):
+    """Some CI servers name their folders after branches, such as ``feature%2Fone``."""
+    folder = tmp_path / "feature%2Fone's 50%"
+    folder.mkdir()
+    shutil.copy(INI, folder)
+    url = f"sqlite:///{tmp_path / 'tokens.db'}"
+    result = run("alembic", "upgrade", "head", cwd=folder, url=url)
+    assert result.returncode == 0, result.stderr
+    schema.check(url)
 
 
 @ON_EACH
