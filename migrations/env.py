@@ -44,7 +44,9 @@ def forget_dropped(connection: Connection) -> None:
     """Takes back the revision of a table that somebody has dropped, so that it is made anew."""
     versions = version_table(table_name)
     tables = inspect(connection)
-    if tables.has_table(versions) and not tables.has_table(table_name):
+    if tables.has_table(table_name) or not tables.has_table(versions):
+        return
+    if [column["name"] for column in tables.get_columns(versions)] == ["version_num"]:
         connection.execute(delete(table(versions)))
 
 

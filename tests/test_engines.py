@@ -175,6 +175,24 @@ def test_listeners_that_leave_a_transaction_open_are_no_obstacle(callers_engine)
     assert len(store.get_tokens()) == 1
 
 
+@pytest.mark.parametrize("level", [None, "AUTOCOMMIT"])
+def test_an_engine_whose_listener_begins_transactions_is_refused_before_it_loses_a_save(
+    database, level
+):
+    """Nobody would commit them: as in the recipe for SQLite that emits its own BEGIN."""
+    options = {"isolation_level": level} if level else {}
+    engine = create_engine(resolve_url(database.url), **options)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection):
+        connection.exec_driver_sql("BEGIN")
+
+    for create_schema in (True, False):
+        with pytest.raises(SDKException, match="listener for 'begin'"):
+            SQLAlchemyTokenStore(engine, create_schema=create_schema)
+    engine.dispose()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_children_of_a_fork_share_no_connection_with_their_parent(database, callers_engine):

@@ -326,6 +326,11 @@ def _require_usable(connection: Connection) -> None:
     where = shown(connection.engine.url)
     if dialect.name in ("mysql", "mariadb") and not dialect.default_schema_name:
         raise token_store_error(f"{where} names no database: end it in /database")
+    if connection.dispatch.begin:
+        raise token_store_error(
+            "an event listener for 'begin' may open a transaction that nobody commits, and what is "
+            "saved would be lost: give the URL, or an engine without that listener"
+        )
     autocommit = getattr(_driver_connection(connection), "autocommit", None)
     if dialect.name == "sqlite" and autocommit is False:
         # Python 3.12 and newer: a transaction is always open, which only the driver can commit.

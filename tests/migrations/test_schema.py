@@ -184,6 +184,15 @@ def test_a_table_of_somebody_elses_is_refused_and_left_as_it_is(database, engine
     assert schema.current(database.url) is None
 
 
+def test_a_table_that_has_the_name_of_a_version_table_keeps_its_rows(database, engine):
+    name = "tokens_alembic_version"
+    with SQLAlchemyTokenStore(database.url, create_schema=True, table_name=name) as store:
+        store.save_token(granted("alice"))
+        with pytest.raises(Exception, match="version_num"):
+            schema.upgrade(database.url, table_name="tokens")
+        assert len(store.get_tokens()) == 1
+
+
 def test_an_upgrade_that_was_interrupted_is_finished_by_the_next(database, engine):
     with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
         store.save_token(granted("alice"))
