@@ -41,10 +41,10 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
     Args:
         database: A URL (string or ``sqlalchemy.URL``) or an ``Engine`` of the caller's, whose
             settings stay as they are and which is never disposed of; only in a forked child it
-            forgets the parent's connections. (One on ``sqlite://`` wants a ``StaticPool``, as each
-            thread has a database of its own otherwise.) None means the environment variable
-            ``ZOHO_TOKEN_DB_URL``, and without it ``sqlite:///zohooauth.db``. A URL without a driver
-            gets psycopg or PyMySQL.
+            forgets the parent's connections. One with a listener for ``begin`` is refused; one on
+            ``sqlite://`` wants a ``StaticPool``, as each thread has a database of its own
+            otherwise. None means the environment variable ``ZOHO_TOKEN_DB_URL``, and without it
+            ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
         create_schema: True runs the migrations now, False never does; None means True for SQLite
             and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
         table_name: The table's name; letters, digits and underscores, 43 at most.
