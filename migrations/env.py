@@ -67,7 +67,7 @@ def run_offline() -> None:
 
 def run_online() -> None:
     try:
-        database = Database(arguments.get("url"))
+        database = Database(arguments.get("url"), is_bounded=False)
         try:
             database.run("migrate the schema", run_on)
         finally:

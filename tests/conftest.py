@@ -6,16 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, QueuePool, create_engine
 
 from tests.databases import NAMES, Database, fresh_database, required
 from zoho_token_orm import SQLAlchemyTokenStore
-from zoho_token_orm.database import resolve_url
+from zoho_token_orm.database import _used, resolve_url
 
 
 def pytest_configure() -> None:
     """Refuses a requirement that nothing could meet."""
     required()
+
+
+@pytest.fixture(autouse=True)
+def no_connection_leaks() -> Iterator[None]:
+    """After each test, no store has a connection checked out."""
+    yield
+    pools = [database.engine.pool for database in _used]
+    assert [pool for pool in pools if isinstance(pool, QueuePool) and pool.checkedout()] == []
 
 
 @pytest.fixture(params=NAMES)
@@ -27,10 +35,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture
 def store(database: Database) -> Iterator[SQLAlchemyTokenStore]:
-    """A store on an empty, migrated database; after the test, no connection is left checked out."""
+    """A store on an empty, migrated database."""
     with SQLAlchemyTokenStore(database.url, create_schema=True) as made:
         yield made
-        assert made.engine.pool.checkedout() == 0
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -17,17 +18,25 @@ class Proxy:
     A driver sends a request and waits for its answer, so that what it sends in one piece is one
     round trip.
 
+    Args:
+        server: The server's URL.
+        delay: How much longer each request takes, in seconds, as over a network.
+
     Attributes:
         round_trips: How many requests have passed on all connections.
+        url: The URL of the way through the proxy.
     """
 
-    def __init__(self, server: URL) -> None:
+    def __init__(self, server: URL, delay: float = 0.0) -> None:
+        self._delay = delay
         self._server = (str(server.host), int(server.port or 0))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         self._refused = threading.Condition(self._lock)
         self._refusals: int | None = None
+        self._flows = threading.Event()
+        self._flows.set()
         self.round_trips = 0
         self.url = server.set(host="127.0.0.1", port=self._listener.getsockname()[1])
 
@@ -41,6 +50,7 @@ class Proxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._flows.set()
         self.cut()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -64,6 +74,13 @@ class Proxy:
         yield
         with self._lock:
             self._refusals = None
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Every connection stays open meanwhile, also a new one, and none gets an answer."""
+        self._flows.clear()
+        yield
+        self._flows.set()
 
     def wait_for_refusals(self, count: int) -> None:
         """Waits until that many connections have been refused."""
@@ -98,5 +115,8 @@ class Proxy:
             while data := source.recv(1 << 20):
                 with self._lock:
                     self.round_trips += counts
+                if counts and self._delay:
+                    time.sleep(self._delay)
+                self._flows.wait()
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import os
 import random
@@ -19,8 +20,8 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     URL,
     Connection,
+    Dialect,
     Engine,
-    Pool,
     QueuePool,
     StaticPool,
     create_engine,
@@ -54,6 +55,10 @@ BUSY_TIMEOUT = 15.0
 """Seconds that SQLite waits for another writer."""
 CONNECT_TIMEOUT = 10
 """Seconds within which a server has to accept a connection."""
+LOCK_TIMEOUT = 15
+"""Seconds that a statement waits for a row that somebody else has locked, on a server."""
+ANSWER_TIMEOUT = 30
+"""Seconds of silence after which a server that still holds the connection counts as gone."""
 MIGRATION_LOCK_TIMEOUT = 600
 """Seconds that an upgrade waits for another one, on MySQL and MariaDB."""
 
@@ -64,6 +69,8 @@ _COLLISION_CODES: set[str | int] = {
     *(1062, 1586, 1213, 1205, 1020),
 }
 _SQLITE_COLLISIONS = ("UNIQUE constraint failed", "database is locked", "database table is locked")
+# read_only_sql_transaction; ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
+_READ_ONLY_CODES: set[str | int] = {"25006", 1290, 1792}
 # undefined_table, undefined_column; ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
 _SCHEMA_CODES: set[str | int] = {"42P01", "42703", 1146, 1054}
 _SQLITE_SCHEMA = ("no such table", "no such column", "has no column named")
@@ -90,11 +97,16 @@ def trouble(error: SQLAlchemyError) -> Trouble:
         return Trouble.OTHER
     if error.connection_invalidated:
         return Trouble.LOST
-    if error.statement is None:
+    if error.statement is None or is_read_only(error):
         return Trouble.AWAY
     if _is(error, _COLLISION_CODES, _SQLITE_COLLISIONS):
         return Trouble.COLLISION
     return Trouble.SCHEMA if _is(error, _SCHEMA_CODES, _SQLITE_SCHEMA) else Trouble.OTHER
+
+
+def is_read_only(error: DBAPIError) -> bool:
+    """Whether the server takes no writes on this connection, as one that has become a replica."""
+    return error_code(error) in _READ_ONLY_CODES
 
 
 def _is(error: DBAPIError, codes: set[str | int], sqlite_texts: tuple[str, ...]) -> bool:
@@ -199,6 +211,8 @@ class Database:
     Args:
         database: A URL, an engine of the caller's, or None for the default URL (``resolve_url``).
         table_name: The token table, for the errors that say how to provision it.
+        is_bounded: Whether a server that locks a row or stays silent is given up at some time
+            (``LOCK_TIMEOUT``, ``ANSWER_TIMEOUT``); a caller's engine decides that by itself.
 
     Raises:
         ValueError: The URL or the engine cannot be used.
@@ -208,6 +222,8 @@ class Database:
         self,
         database: str | URL | Engine | None = None,
         table_name: str = DEFAULT_TABLE_NAME,
+        *,
+        is_bounded: bool = True,
     ) -> None:
         self.table_name = checked_table_name(table_name)
         self.is_owner = not isinstance(database, Engine)
@@ -215,7 +231,7 @@ class Database:
             _check_engine(database)
             self.engine = database
         else:
-            self.engine = _new_engine(resolve_url(database))
+            self.engine = _new_engine(resolve_url(database), is_bounded)
         self._turn = _turn(self.engine)
         self._is_checked = False
         _used.add(self)
@@ -249,9 +265,7 @@ class Database:
         tries = _Tries(patience)
         while True:
             try:
-                with self._turn, self._connect() as connection:
-                    self._make_ready(connection)
-                    return work(connection)
+                return self._attempt(work)
             except UnicodeError:  # its text may quote the value
                 raise token_store_error(
                     f"could not {what} ({shown(self.engine.url)}): the connection's character set "
@@ -266,6 +280,16 @@ class Database:
                         message += f"; run: {upgrade_command(self.table_name)}"
                     cause = error.orig if isinstance(error, DBAPIError) else error
                     raise token_store_error(message, cause) from error
+
+    def _attempt(self, work: Callable[[Connection], Result]) -> Result:
+        with self._turn, self._connect() as connection:
+            self._make_ready(connection)
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                if is_read_only(error):  # the next connection may lead to the new primary
+                    connection.invalidate(error)
+                raise
 
     def _connect(self) -> Connection:
         try:
@@ -289,6 +313,7 @@ class Database:
 
     def after_fork(self) -> None:
         """Forgets the parent's connections without closing them; so does the caller's engine."""
+        self._turn = _turn(self.engine)
         if not is_memory(self.engine.url):
             self.engine.dispose(close=False)
 
@@ -343,6 +368,7 @@ _used: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    _turns.clear()  # another thread of the parent may have held them
     for database in list(_used):
         database.after_fork()
 
@@ -374,23 +400,24 @@ class _Tries:
         return True
 
     def spent(self) -> str:
-        """How long was tried, for the message."""
+        """How long was tried, for the message, unless it failed at once."""
+        seconds = time.monotonic() - self._started
         if self._count == 1:
-            return ""
-        return f", tried {self._count} times in {time.monotonic() - self._started:.1f} seconds"
+            return f" within {seconds:.1f} seconds" if seconds >= 1 else ""
+        return f", tried {self._count} times in {seconds:.1f} seconds"
 
 
 def _turn(engine: Engine) -> AbstractContextManager[Any]:
     """One operation at a time, where all threads are given the same connection."""
     if isinstance(engine.pool, StaticPool):
-        return _turns.setdefault(engine.pool, threading.Lock())
+        return _turns.setdefault(engine.dialect, threading.Lock())  # outlives a pool
     return nullcontext()
 
 
-_turns: weakref.WeakKeyDictionary[Pool, threading.Lock] = weakref.WeakKeyDictionary()
+_turns: weakref.WeakKeyDictionary[Dialect, threading.Lock] = weakref.WeakKeyDictionary()
 
 
-def _new_engine(url: URL) -> Engine:
+def _new_engine(url: URL, is_bounded: bool) -> Engine:
     if is_memory(url):
         # One connection, which one thread at a time holds.
         options: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
@@ -403,7 +430,7 @@ def _new_engine(url: URL) -> Engine:
             skip_autocommit_rollback=True,
             pool_reset_on_return=None,
             hide_parameters=True,
-            connect_args=_connect_args(url),
+            connect_args=_connect_args(url, is_bounded),
             **options,
         )
     except (SQLAlchemyError, ImportError, TypeError, ValueError) as error:
@@ -414,18 +441,41 @@ def _new_engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "do_connect", _make_private)
         event.listen(engine, "connect", _use_wal)
+    elif engine.dialect.driver == "psycopg" and is_bounded:
+        event.listen(engine, "do_connect", _connect_psycopg)
     return engine
 
 
-def _connect_args(url: URL) -> dict[str, Any]:
+def _connect_args(url: URL, is_bounded: bool) -> dict[str, Any]:
+    """What the driver is told, unless the URL tells it."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": BUSY_TIMEOUT, "check_same_thread": False}
+    driver = url.get_driver_name()
     options: dict[str, Any] = {}
-    if "connect_timeout" not in url.query:
+    if driver in _KNOW_CONNECT_TIMEOUT:
         options["connect_timeout"] = CONNECT_TIMEOUT
-    if url.password and url.get_driver_name() == "pymysql":
+    if is_bounded:
+        options.update(_BOUNDS.get(driver, {}))
+    options = {name: value for name, value in options.items() if name not in url.query}
+    if url.password and driver == "pymysql":
         options["password"] = url.password.encode()  # a str it would encode as Latin-1
     return options
+
+
+_KNOW_CONNECT_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb", "mysqlconnector")
+_PG_LOCK_TIMEOUT = f"-c lock_timeout={LOCK_TIMEOUT}s"
+_MYSQL_BOUNDS = {
+    "init_command": f"SET innodb_lock_wait_timeout = {LOCK_TIMEOUT}, "
+    f"lock_wait_timeout = {LOCK_TIMEOUT}",
+    "read_timeout": ANSWER_TIMEOUT,
+    "write_timeout": ANSWER_TIMEOUT,
+}
+_BOUNDS: dict[str, dict[str, Any]] = {
+    "psycopg": {"options": _PG_LOCK_TIMEOUT},
+    "pymysql": _MYSQL_BOUNDS,
+    "mysqldb": _MYSQL_BOUNDS,
+}
+"""Of the drivers that take such options; psycopg's silence is bounded by ``_connect_psycopg``."""
 
 
 def _check_engine(engine: Engine) -> None:
@@ -454,6 +504,65 @@ def _make_private(
 def _use_wal(connection: sqlite3.Connection, record: object) -> None:
     with suppress(sqlite3.OperationalError):  # read-only, or in use: it works without
         connection.execute("PRAGMA journal_mode = WAL").close()
+
+
+def _connect_psycopg(
+    dialect: object, record: object, args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Opens a connection that does not wait for an answer without end."""
+    import psycopg
+
+    try:
+        return _bounded_psycopg().connect(*args, **options)
+    except psycopg.OperationalError as error:
+        # What stands between here and the server (PgBouncer, a cloud's proxy) may pass on no such
+        # option; it is not worth more than the connection.
+        refused = ("startup parameter", "command-line options")
+        if options.get("options") != _PG_LOCK_TIMEOUT or not any(t in str(error) for t in refused):
+            raise
+        del options["options"]
+        return _bounded_psycopg().connect(*args, **options)
+
+
+@functools.cache
+def _bounded_psycopg() -> Any:
+    """A class of psycopg's connections to which a server that stays silent is gone."""
+    import psycopg
+
+    class BoundedConnection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+            return super().wait(self._bounded(gen), *args, **options)
+
+        def _bounded(self, gen: Any) -> Any:
+            """Passes on what psycopg's waiting sends: nothing, at intervals, where all is quiet."""
+            silent_since = None
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    silent_since = None if ready else silent_since or time.monotonic()
+                    if silent_since and time.monotonic() - silent_since > ANSWER_TIMEOUT:
+                        self.close()
+                        raise psycopg.OperationalError(f"no answer for {ANSWER_TIMEOUT} seconds")
+                    wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value
+
+    return BoundedConnection
+
+
+@contextmanager
+def at_once(connection: Connection) -> Iterator[None]:
+    """Lets statements fail at once on SQLite where somebody else writes, instead of waiting."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {timeout}")
 
 
 @contextmanager

@@ -147,6 +147,28 @@ def _utc_now_mysql(element: utc_now, compiler: SQLCompiler, **options: Any) -> s
     return "(UTC_TIMESTAMP(6))"
 
 
+class epoch_milliseconds(FunctionElement[int]):
+    """The database's own clock, in epoch milliseconds: one clock for every host that uses it."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(epoch_milliseconds, "postgresql")
+def _epoch_postgresql(element: epoch_milliseconds, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+@compiles(epoch_milliseconds, "sqlite")
+def _epoch_sqlite(element: epoch_milliseconds, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(epoch_milliseconds, "mysql", "mariadb")
+def _epoch_mysql(element: epoch_milliseconds, compiler: SQLCompiler, **options: Any) -> str:
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
+
+
 class Base(DeclarativeBase):
     """The declarative base; its metadata names every constraint and index after the table."""
 
@@ -178,9 +200,9 @@ class OAuthTokenRow(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now(), index=True)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
     lease_owner: Mapped[str | None] = mapped_column(ExactString(64))
-    """Who refreshes the access token at the moment."""
+    """Who refreshes the access token at the moment (``zoho_token_orm.refresh``)."""
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
-    """When that lease runs out, in epoch milliseconds."""
+    """When that lease runs out, in epoch milliseconds of the database's clock."""
 
     def __repr__(self) -> str:
         """Which row this is; never a token or a secret."""

@@ -28,10 +28,14 @@ class Save:
         fields: What the token has.
         known_id: The id of its row when the store last met the token; None for a token that the
             store has neither loaded nor saved.
+        owner: Whose refresh lease on the row ends with the save (``RefreshLease.owner``).
     """
 
-    def __init__(self, statements: Statements, fields: Fields, known_id: str | None) -> None:
+    def __init__(
+        self, statements: Statements, fields: Fields, known_id: str | None, owner: str
+    ) -> None:
         self._statements = statements
+        self._owner = owner
         self._fields = fields
         self._known_id = known_id
         self._names = identity.names_of(fields, known_id)
@@ -118,7 +122,8 @@ class Save:
         has["updated_at"] = datetime.now(timezone.utc)
         values = {f"new_{column}": value for column, value in has.items()}
         statement = self._statements.update(tuple(has))
-        return connection.execute(statement, {**values, "row_id": row_id}).rowcount > 0
+        values.update(row_id=row_id, owner=self._owner)
+        return connection.execute(statement, values).rowcount > 0
 
 
 def new_id() -> str:

@@ -134,8 +134,16 @@ def prepare(database: Database, *, create: bool) -> None:
     """
     table_name = database.table_name
     if create and database.run("read the revision", lambda c: _revision(c, table_name)) != head():
-        _run(database, lambda config: command.upgrade(config, HEAD))
+        _upgrade_for(database)
     database.run("check the schema", lambda c: _require_head(c, table_name))
+
+
+def _upgrade_for(store: Database) -> None:
+    """Upgrades on a connection of its own, where it may wait as long as another one takes."""
+    if store.is_owner and not is_memory(store.engine.url):
+        upgrade(store.engine.url, table_name=store.table_name)
+    else:
+        _run(store, lambda config: command.upgrade(config, HEAD))
 
 
 @functools.cache
@@ -155,7 +163,7 @@ def _config(table_name: str) -> Config:
 
 @contextmanager
 def _opened(database: str | URL | Engine | None, table_name: str) -> Iterator[Database]:
-    opened = Database(database, table_name)
+    opened = Database(database, table_name, is_bounded=False)
     try:
         yield opened
     finally:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Delete,
     Insert,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     insert,
     not_,
     or_,
@@ -27,11 +29,14 @@ from sqlalchemy import (
 
 from zoho_token_orm.identity import Name
 from zoho_token_orm.mapping import COLUMNS
+from zoho_token_orm.models import epoch_milliseconds
 
 Statement = TypeVar("Statement")
 
 ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 """How long Zoho's access tokens live."""
+REFRESHED = ("access_token", "expiry_time")
+"""The columns that a refresh changes."""
 
 
 class Statements:
@@ -45,11 +50,19 @@ class Statements:
         self._table = table
         self._columns = [table.c[name] for name in COLUMNS]
         self._made: dict[Any, Any] = {}
-        self.by_id = select(*self._columns).where(table.c.id == bindparam("id"))
+        self.by_id = select(*self._answer).where(table.c.id == bindparam("id"))
         self.all = select(*self._columns).order_by(*self.age)
         self.insert: Insert = insert(table)
         self.delete_all: Delete = delete(table)
         self.delete: Delete = delete(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
+        self.lease: Update = self._lease()
+
+    @property
+    def _answer(self) -> list[Any]:
+        """The columns of a look-up: a token's, who refreshes it, and for how many more ms."""
+        table = self._table
+        lease_left = (table.c.lease_until - epoch_milliseconds()).label("lease_left")
+        return [*self._columns, table.c.lease_owner, lease_left]
 
     def _once(self, key: Any, make: Callable[[], Statement]) -> Statement:
         statement: Statement | None = self._made.get(key)
@@ -77,7 +90,7 @@ class Statements:
             self._table.c[column] == bindparam(f"name_{place}")
             for place, column in enumerate(columns)
         ]
-        statement = select(*self._columns).where(or_(*conditions)).order_by(*self.age)
+        statement = select(*self._answer).where(or_(*conditions)).order_by(*self.age)
         return statement.with_for_update() if lock else statement
 
     @property
@@ -89,7 +102,8 @@ class Statements:
         """Sets these columns of the row whose id is the parameter ``row_id``.
 
         The value of a column is the parameter ``new_`` and its name. An access token that comes
-        without an expiry takes the expiry of another access token away.
+        without an expiry takes the expiry of another access token away. A lease of the parameter
+        ``owner`` ends, and no other one.
         """
         return self._once(("update", *columns), lambda: self._update(columns))
 
@@ -102,7 +116,28 @@ class Statements:
             same = table.c.access_token == bindparam("new_access_token")
             # First, because MySQL assigns from left to right and would compare with the new one.
             values.insert(0, (table.c.expiry_time, case((same, table.c.expiry_time))))
+        values.append((table.c.lease_owner, func.nullif(table.c.lease_owner, bindparam("owner"))))
         return update(table).where(table.c.id == bindparam("row_id")).ordered_values(*values)
+
+    def _lease(self) -> Update:
+        """Gives the parameter ``owner`` the row of ``row_id`` to refresh, for ``milliseconds``.
+
+        Only where its tokens are still ``seen_access_token`` and so on, and nobody else has it.
+        """
+        table, now = self._table, epoch_milliseconds()
+        owner = bindparam("owner", type_=table.c.lease_owner.type)
+        conditions = [
+            table.c[name].is_not_distinct_from(bindparam(f"seen_{name}", type_=table.c[name].type))
+            for name in REFRESHED
+        ]
+        is_free = or_(
+            table.c.lease_owner.is_(None),
+            table.c.lease_owner == owner,
+            table.c.lease_until <= now,
+        )
+        statement = update(table).where(table.c.id == bindparam("row_id"), *conditions, is_free)
+        until = now + bindparam("milliseconds", type_=BigInteger())
+        return statement.values(lease_owner=owner, lease_until=until)
 
     def page(self, size: int) -> Select[Any]:
         """The rows after that of the parameters ``created_at`` and ``id``, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -20,6 +21,7 @@ from zoho_token_orm.database import SAVE_PATIENCE, Database, shown
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.known import KnownIds
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
+from zoho_token_orm.refresh import RefreshLease
 from zoho_token_orm.saving import Save
 from zoho_token_orm.statements import Statements
 
@@ -51,8 +53,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         encryption_keys: Not available in this release: keys, here or in the environment variable
             ``ZOHO_TOKEN_ENCRYPTION_KEYS``, are refused, so that nobody takes plain text for
             encrypted.
-        refresh_wait: Seconds for which a caller waits for another one's refresh. The refresh lease
-            is not in this release, so that every caller acts as with 0: it refreshes by itself.
+        refresh_wait: Seconds for which a look-up that meets an access token about to expire waits
+            for another caller's refresh of it, at most. 0 lets every caller refresh by itself.
 
     Attributes:
         engine: The engine in use.
@@ -78,6 +80,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         self._is_closed = False
         self._database = Database(database, table_name)
         self._statements = Statements(token_table(table_name))
+        self._lease = RefreshLease(self._database, self._statements, refresh_wait)
         self.engine: Engine = self._database.engine
         self._prepare_schema(create_schema)
 
@@ -131,8 +134,9 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         names = identity.names_of(fields)
         if not names:
             return None
-        rows = self._run("find the token", lambda c: self._statements.rows_named(c, names))
-        row = identity.answer(rows, names, fields)
+        look_up = functools.partial(self._row_named, names, fields)
+        is_refreshed = fields["access_token"] is None and fields["expiry_time"] is None
+        row = self._lease.settled(look_up) if is_refreshed else look_up()
         if row is None:
             return None
         mapping.fill(token, row, fields)
@@ -156,10 +160,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         id = mapping.checked("id", id)  # type: ignore[assignment]
         if id is None:
             return None
-        row = self._run(
-            "find the token",
-            lambda c: c.execute(self._statements.by_id, {"id": id}).first(),
-        )
+        row = self._lease.settled(lambda: self._row_with(id))
         return None if row is None else self._loaded(row)
 
     def save_token(self, token: OAuthToken) -> None:
@@ -179,7 +180,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
                 the token, which this store had loaded or saved, has been deleted since.
         """
         try:
-            save = Save(self._statements, mapping.fields_of(token), self._known_id(token))
+            fields, known_id = mapping.fields_of(token), self._known_id(token)
+            save = Save(self._statements, fields, known_id, self._lease.owner)
             id = self._run("save the token", save, patience=SAVE_PATIENCE)
         except SDKException as error:
             logger.error("a token was not saved: %s", error)
@@ -275,6 +277,14 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         if self._is_closed:
             raise token_store_error(f"could not {what}: the store is closed")
         return self._database.run(what, work, patience=patience)
+
+    def _row_with(self, id: str) -> Row[Any] | None:
+        by_id = self._statements.by_id
+        return self._run("find the token", lambda c: c.execute(by_id, {"id": id}).first())
+
+    def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> Row[Any] | None:
+        rows = self._run("find the token", lambda c: self._statements.rows_named(c, names))
+        return identity.answer(rows, names, fields)
 
     def _known_id(self, token: OAuthToken) -> str | None:
         """The id of the token's row when the store last met it; None for a new token."""
