@@ -79,8 +79,10 @@ class Proxy:
     def stalled(self) -> Iterator[None]:
         """Every connection stays open meanwhile, also a new one, and none gets an answer."""
         self._flows.clear()
-        yield
-        self._flows.set()
+        try:
+            yield
+        finally:
+            self._flows.set()
 
     def wait_for_refusals(self, count: int) -> None:
         """Waits until that many connections have been refused."""

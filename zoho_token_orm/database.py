@@ -455,7 +455,7 @@ def _connect_args(url: URL, is_bounded: bool) -> dict[str, Any]:
     if driver in _KNOW_CONNECT_TIMEOUT:
         options["connect_timeout"] = CONNECT_TIMEOUT
     if is_bounded:
-        options.update(_BOUNDS.get(driver, {}))
+        options.update(_bounds(driver))
     options = {name: value for name, value in options.items() if name not in url.query}
     if url.password and driver == "pymysql":
         options["password"] = url.password.encode()  # a str it would encode as Latin-1
@@ -463,19 +463,27 @@ def _connect_args(url: URL, is_bounded: bool) -> dict[str, Any]:
 
 
 _KNOW_CONNECT_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb", "mysqlconnector")
-_PG_LOCK_TIMEOUT = f"-c lock_timeout={LOCK_TIMEOUT}s"
-_MYSQL_BOUNDS = {
-    "init_command": f"SET innodb_lock_wait_timeout = {LOCK_TIMEOUT}, "
-    f"lock_wait_timeout = {LOCK_TIMEOUT}",
-    "read_timeout": ANSWER_TIMEOUT,
-    "write_timeout": ANSWER_TIMEOUT,
-}
-_BOUNDS: dict[str, dict[str, Any]] = {
-    "psycopg": {"options": _PG_LOCK_TIMEOUT},
-    "pymysql": _MYSQL_BOUNDS,
-    "mysqldb": _MYSQL_BOUNDS,
-}
-"""Of the drivers that take such options; psycopg's silence is bounded by ``_connect_psycopg``."""
+
+
+def _bounds(driver: str) -> dict[str, Any]:
+    """Bounds on locks and silence, for the drivers that take them when they connect.
+
+    Psycopg takes none on silence, so that ``_connect_psycopg`` adds it.
+    """
+    if driver == "psycopg":
+        return {"options": _pg_lock_timeout()}
+    if driver not in ("pymysql", "mysqldb"):
+        return {}
+    locks = ("innodb_lock_wait_timeout", "lock_wait_timeout")
+    return {
+        "init_command": "SET " + ", ".join(f"{name} = {LOCK_TIMEOUT}" for name in locks),
+        "read_timeout": ANSWER_TIMEOUT,
+        "write_timeout": ANSWER_TIMEOUT,
+    }
+
+
+def _pg_lock_timeout() -> str:
+    return f"-c lock_timeout={LOCK_TIMEOUT}s"
 
 
 def _check_engine(engine: Engine) -> None:
@@ -515,13 +523,15 @@ def _connect_psycopg(
     try:
         return _bounded_psycopg().connect(*args, **options)
     except psycopg.OperationalError as error:
-        # What stands between here and the server (PgBouncer, a cloud's proxy) may pass on no such
-        # option; it is not worth more than the connection.
-        refused = ("startup parameter", "command-line options")
-        if options.get("options") != _PG_LOCK_TIMEOUT or not any(t in str(error) for t in refused):
+        is_ours = options.get("options") == _pg_lock_timeout()
+        if not is_ours or not any(text in str(error) for text in _REFUSED_BY_POOLERS):
             raise
-        del options["options"]
+        options.pop("options", None)  # for good: the lock timeout is worth less than a connection
         return _bounded_psycopg().connect(*args, **options)
+
+
+_REFUSED_BY_POOLERS = ("startup parameter", "command-line options")
+"""What PgBouncer and a cloud's proxy say to an option that they do not pass on."""
 
 
 @functools.cache
