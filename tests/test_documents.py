@@ -15,13 +15,14 @@ from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
 import tests.databases
 from tests.databases import SERVERS, fresh_database
-from tests.support import CHECKOUT, granted, run, values
+from tests.support import CHECKOUT, granted, run, statements, values
 from zoho_token_orm import OAuthTokenRow, SQLAlchemyTokenStore, schema
 from zoho_token_orm.cli import main
 from zoho_token_orm.testing import ZohoSimulator
 
 README = (CHECKOUT / "README.md").read_text()
 TESTING = (CHECKOUT / "docs" / "testing.md").read_text()
+OPERATIONS = (CHECKOUT / "docs" / "operations.md").read_text()
 CI = (CHECKOUT / ".ci" / "run").read_text() + (CHECKOUT / ".ci" / "wheel").read_text()
 
 RUN_BY_CI = {
@@ -142,6 +143,21 @@ def test_the_examples_of_the_testing_guide_pass(tmp_path):
     )
     assert result.returncode == 0, result.stdout
     assert " skipped" not in result.stdout
+
+
+def test_the_engine_of_the_operations_guide_works_in_one_round_trip_a_call(tmp_path):
+    (code,) = blocks(OPERATIONS, "python")
+    with fresh_database("postgresql", tmp_path) as database:
+        schema.upgrade(database.url)
+        own = re.sub(r'"postgresql\+psycopg://.*?"', repr(str(database.url)), code)
+        names: dict = {}
+        exec(own, names)
+        token = granted("alice")
+        names["store"].save_token(token)
+        with statements(names["engine"]) as seen:
+            assert values(names["store"].find_token_by_id(token.get_id())) == values(token)
+        assert seen == ["SELECT"]
+        names["engine"].dispose()
 
 
 def test_the_quickstart_tells_the_life_of_a_token_without_its_secrets(tmp_path):

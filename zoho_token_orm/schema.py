@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,15 @@ BASE = "base"
 
 _one_command = threading.Lock()
 """Alembic's context is global: one command at a time in a process."""
+
+
+def _after_fork() -> None:
+    global _one_command
+    _one_command = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def upgrade(

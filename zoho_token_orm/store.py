@@ -45,8 +45,9 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             settings stay as they are and which is never disposed of; only in a forked child it
             forgets the parent's connections. One with a listener for ``begin`` is refused; one on
             ``sqlite://`` wants a ``StaticPool``, as each thread has a database of its own
-            otherwise. None means the environment variable ``ZOHO_TOKEN_DB_URL``, and without it
-            ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
+            otherwise, and what the application has begun on that one connection ends with the
+            next call of the store. None means the environment variable ``ZOHO_TOKEN_DB_URL``, and
+            without it ``sqlite:///zohooauth.db``. A URL without a driver gets psycopg or PyMySQL.
         create_schema: True runs the migrations now, False never does; None means True for SQLite
             and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
         table_name: The table's name; letters, digits and underscores, 43 at most.
@@ -118,7 +119,9 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
     def find_token(self, token: OAuthToken) -> OAuthToken | None:
         """Completes a token from the row that it names; one SELECT.
 
-        The SDK calls this in ``get_token`` for a token without an id, and in ``revoke``.
+        The SDK calls this in ``get_token`` for a token without an id, and in ``revoke``. Where it
+        is about to refresh the access token, one caller gets it as it is (one UPDATE more), and the
+        others wait for what that one saves.
 
         Args:
             token: What is known: an id, a user, an access token alone, a grant or a refresh token.
@@ -135,8 +138,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         if not names:
             return None
         look_up = functools.partial(self._row_named, names, fields)
-        is_refreshed = fields["access_token"] is None and fields["expiry_time"] is None
-        row = self._lease.settled(look_up) if is_refreshed else look_up()
+        lacks_access = fields["access_token"] is None and fields["expiry_time"] is None
+        row = self._lease.settled(look_up) if lacks_access else look_up()
         if row is None:
             return None
         mapping.fill(token, row, fields)
@@ -146,7 +149,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
     def find_token_by_id(self, id: str) -> OAuthToken | None:
         """Loads a token by its id; one SELECT.
 
-        The SDK calls this in ``get_token`` for a token that has an id.
+        The SDK calls this in ``get_token`` for a token that has an id. It waits for another
+        caller's refresh as ``find_token`` does; to look only, use ``get_tokens``.
 
         Args:
             id: The token's id.
