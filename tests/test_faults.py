@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.exc import TimeoutError
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
@@ -110,6 +112,52 @@ def end_sessions(connection: Connection, url: URL) -> None:
     sessions = text("SELECT id FROM information_schema.processlist WHERE db = :name")
     for id in connection.execute(sessions, {"name": url.database}).scalars():
         connection.exec_driver_sql(f"KILL {id}")
+
+
+class TimeLimitExceeded(Exception):
+    """What a worker's time limit raises in the middle of whatever its thread does."""
+
+
+def raise_it(*given: object) -> None:
+    raise TimeLimitExceeded
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
+def test_an_interrupted_look_up_leaves_its_answer_to_nobody(store, proxy):
+    """As Celery's soft time limit interrupts: the next caller must not get the late answer."""
+    alice, bob = granted("alice"), granted("bob")
+    for token in (alice, bob):
+        store.save_token(token)
+    before = signal.signal(signal.SIGALRM, raise_it)
+    try:
+        for _ in range(3):
+            with proxy.stalled():
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                with pytest.raises(TimeLimitExceeded):
+                    store.find_token_by_id(alice.get_id())
+            for token in (bob, alice):
+                assert values(store.find_token_by_id(token.get_id())) == values(token)
+                store.save_token(token)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_row_of_which_only_the_answer_was_lost_is_not_inserted_twice(store, proxy):
+    """Also of a token that nothing names, which no constraint keeps single."""
+    token = OAuthToken("1000.CLIENT", "the-secret", access_token="1000.access")
+    cuts = []
+
+    def cut(connection, cursor, statement, *rest):
+        if statement.startswith("INSERT") and not cuts:
+            cuts.append(statement)
+            proxy.cut()
+            cursor.execute("SELECT 1")
+
+    event.listen(store.engine, "after_cursor_execute", cut)
+    store.save_token(token)
+    event.remove(store.engine, "after_cursor_execute", cut)
+    assert len(cuts) == 1
+    assert [values(row) for row in store.get_tokens()] == [values(token)]
 
 
 def test_a_look_up_raises_while_the_server_is_away_and_never_answers_none(store, proxy):
@@ -252,14 +300,23 @@ def test_a_row_that_stays_locked_is_an_error_that_says_how_long_was_tried(databa
         assert [values(row) for row in store.get_tokens()] == [values(token)]
 
 
-def test_a_refresh_does_not_fail_where_the_lease_cannot_be_had_for_a_lock(database, monkeypatch):
-    monkeypatch.setattr(database_module, "LOCK_TIMEOUT", 1)
+@pytest.mark.parametrize("given", ["url", "engine"])
+def test_a_lease_that_cannot_be_had_for_a_lock_is_not_waited_for(database, given):
+    """Nobody waits longer than ``refresh_wait``, and never for the lock itself."""
     token = granted("alice")
     token.set_expires_in("1000")
-    with SQLAlchemyTokenStore(database.url, create_schema=True, refresh_wait=0.5) as store:
+    engine = create_engine(resolve_url(database.url))  # it bounds no lock
+    with (
+        SQLAlchemyTokenStore(
+            engine if given == "engine" else database.url, create_schema=True, refresh_wait=0.2
+        ) as store,
+        ThreadPoolExecutor(1) as pool,
+    ):
         store.save_token(token)
         with locked_row(database):
-            assert values(store.find_token_by_id(token.get_id())) == values(token)
+            found = pool.submit(store.find_token_by_id, token.get_id())
+            assert values(found.result(database_module.LOCK_TIMEOUT - 5)) == values(token)
+    engine.dispose()
 
 
 # A server that takes no writes, or no more connections
@@ -329,6 +386,33 @@ def test_a_connection_limit_is_an_error_and_a_save_waits_for_its_turn(limited, m
             taken.close()
             saving.result(30)
         assert [values(row) for row in store.get_tokens()] == [values(token)]
+
+
+def test_a_save_waits_for_a_connection_of_a_pool_that_is_used_up(database):
+    engine = create_engine(resolve_url(database.url), pool_size=1, max_overflow=0, pool_timeout=0.1)
+    store = SQLAlchemyTokenStore(engine, create_schema=True)
+    token = granted("alice")
+    refused = threading.Event()
+    run_out = store._database._connect
+
+    def noting() -> Connection:
+        try:
+            return run_out()
+        except TimeoutError:
+            refused.set()
+            raise
+
+    store._database._connect = noting
+    with ThreadPoolExecutor(1) as pool:
+        with engine.connect():
+            with pytest.raises(SDKException, match="could not find the token"):
+                store.find_token_by_id("1")
+            saving = pool.submit(store.save_token, token)
+            refused.clear()
+            assert refused.wait(30)
+        saving.result(30)
+    assert [values(row) for row in store.get_tokens()] == [values(token)]
+    engine.dispose()
 
 
 # A pooler that does not pass on what the driver is told

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event, insert, select, update
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.databases import Database
@@ -22,6 +23,8 @@ from zoho_token_orm.models import epoch_milliseconds
 
 A_MINUTE = 60.0
 """A wait that no test here sits out."""
+LEASED = ["SELECT", "BEGIN", "SELECT", "UPDATE", "COMMIT"]
+"""The statements of a look-up that takes the lease; the second SELECT locks the row at once."""
 
 
 @pytest.fixture
@@ -166,9 +169,9 @@ def test_a_valid_token_costs_no_statement_more(store):
         assert written(store, lambda find=find: find(store, token)) == ["SELECT"]
 
 
-def test_a_lease_is_one_update_and_its_end_none(store, expired):
+def test_a_lease_is_one_transaction_and_its_end_costs_nothing(store, expired):
     token = OAuthToken(id=expired.get_id())
-    assert written(store, lambda: store.find_token(token)) == ["SELECT", "UPDATE"]
+    assert written(store, lambda: store.find_token(token)) == LEASED
     assert written(store, lambda: store.save_token(refreshed(token))) == ["UPDATE"]
     assert lease(store)[0] is None
 
@@ -198,7 +201,7 @@ def test_a_row_without_an_access_token_is_refreshed_by_one_too(store):
     token.set_expires_in(None)
     store.save_token(token)
     calls = written(store, lambda: store.find_token_by_id(token.get_id()))
-    assert calls == ["SELECT", "UPDATE"]
+    assert calls == LEASED
 
 
 def test_a_token_that_brings_its_own_access_token_does_not_wait(store, expired):
@@ -225,7 +228,7 @@ def test_without_a_wait_there_is_no_lease(store, expired, worker):
 def test_an_owner_whose_refresh_failed_has_it_again_at_once(store, expired):
     for _ in range(3):
         calls = written(store, lambda: store.find_token_by_id(expired.get_id()))
-        assert calls == ["SELECT", "UPDATE"]
+        assert calls == LEASED
 
 
 def test_only_the_owners_save_ends_it(store, expired, worker):
@@ -311,7 +314,9 @@ def test_nobody_waits_longer_than_refresh_wait(store, expired, worker):
     assert lease(store)[0] == owner
 
 
-def test_who_has_waited_in_vain_waits_half_as_long_until_the_row_is_saved(store, expired, worker):
+def test_who_has_waited_in_vain_waits_a_tenth_as_long_until_the_row_is_saved(
+    store, expired, worker
+):
     """Where the refresh token is revoked, every call would wait the whole time otherwise."""
     store.find_token_by_id(expired.get_id())
     impatient = worker(refresh_wait=0.2)
@@ -330,7 +335,7 @@ def test_who_has_waited_in_vain_waits_half_as_long_until_the_row_is_saved(store,
         with store.engine.connect() as connection:
             connection.execute(update(OAuthTokenRow).values(access_token="1000.also-expired"))
         impatient.find_token_by_id(expired.get_id())
-    assert waits == [0.2, 0.1, 0.05, 0.2]
+    assert waits == [0.2, *[0.2 * module.VAIN_SHARE] * 2, 0.2]
 
 
 def test_the_patience_with_countless_rows_does_not_fill_the_memory(store, expired, monkeypatch):
@@ -340,9 +345,43 @@ def test_the_patience_with_countless_rows_does_not_fill_the_memory(store, expire
         connection.execute(insert(OAuthTokenRow), [{"id": id} for id in ids])
     rows = [store._row_with(id) for id in ids]
     for row in rows:
-        store._lease._patience.lose(row, 8.0)
-    assert len(store._lease._patience._rows) <= 3
-    assert store._lease._patience.with_row(rows[-1]) == 4.0
+        store._lease._patience.lose(row)
+    assert len(store._lease._patience._in_vain) <= 3
+    assert store._lease._patience.with_row(rows[-1]) == A_MINUTE * module.VAIN_SHARE
+
+
+def test_who_waits_gets_what_is_saved_however_short_it_lives(store, expired, worker):
+    """Where access tokens live for seconds, each caller refreshes by itself, and none queues."""
+    other = worker()
+    first = store.find_token_by_id(expired.get_id())
+    with ThreadPoolExecutor(1) as pool, looks(other, 3) as waits:
+        second = pool.submit(other.find_token_by_id, expired.get_id())
+        assert waits.wait(30)
+        first.set_access_token("1000.short")
+        first.set_expires_in("2000")
+        store.save_token(first)
+        assert values(second.result(30)) == values(first)
+    assert lease(store)[0] is None
+
+
+def test_a_closed_store_waits_no_longer(store, expired, worker):
+    other = worker()
+    store.find_token_by_id(expired.get_id())
+    looked, pauses = [], threading.Event()
+
+    @event.listens_for(other.engine, "checkin")
+    def note(*given):
+        looked.append(given)
+        if len(looked) >= 12:  # its pauses are long by now
+            pauses.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.find_token_by_id, expired.get_id())
+        assert pauses.wait(30)
+        other.close()
+        with pytest.raises(SDKException, match="the store is closed"):
+            waiting.result(30)
+    assert other.engine.pool.checkedin() == 0
 
 
 def test_a_row_that_is_deleted_meanwhile_is_not_found(store, expired):

@@ -196,3 +196,39 @@ def test_a_long_text_of_any_printable_characters_fits_as_it_is(store):
     store.save_token(token)
     (row,) = store.get_tokens()
     assert values(row) == values(token)
+
+
+def test_a_look_up_does_not_undo_a_log_out(store):
+    """The user has logged in again: what the old token holds must not come over the new login."""
+    old, new = granted("alice"), granted("again")
+    store.save_token(old)
+    store.delete_token(old.get_id())
+    new.set_user_signature(old.get_user_signature())
+    store.save_token(new)
+    assert store.find_token(old) is old
+    with pytest.raises(SDKException, match="has been deleted"):
+        store.save_token(old)
+    assert [values(row) for row in store.get_tokens()] == [values(new)]
+
+
+def test_a_look_up_leaves_the_id_to_the_row_that_has_got_another(store):
+    token, own = granted("alice"), granted("alice", id="own")
+    store.save_token(token)
+    store.save_token(own)
+    store.find_token(token)
+    store.save_token(token)
+    assert token.get_id() == "own"
+    assert [row.get_id() for row in store.get_tokens()] == ["own"]
+
+
+def test_a_merge_takes_an_access_token_along_with_its_own_expiry(store):
+    user = granted("alice").get_user_signature()
+    lacking = OAuthToken(user_signature=user, refresh_token="1000.of-alice")
+    lacking.set_expires_in("17")
+    store.save_token(lacking)
+    goes = early("second")
+    store.save_token(goes)
+    store.save_token(OAuthToken(user_signature=user, refresh_token=goes.get_refresh_token()))
+    (row,) = store.get_tokens()
+    assert row.get_access_token() == goes.get_access_token()
+    assert row.get_expires_in() == goes.get_expires_in()

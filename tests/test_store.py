@@ -385,7 +385,9 @@ def test_a_table_name_that_cannot_be_one_is_refused(name):
         SQLAlchemyTokenStore("sqlite://", table_name=name)
 
 
-@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan"), "10", None, True])
+@pytest.mark.parametrize(
+    "seconds", [-1, float("inf"), float("nan"), "10", None, True, 86_401, 10**400]
+)
 def test_a_refresh_wait_that_is_no_number_of_seconds_is_refused(seconds):
     with pytest.raises(ValueError, match="refresh_wait"):
         SQLAlchemyTokenStore("sqlite://", refresh_wait=seconds)

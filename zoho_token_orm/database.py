@@ -29,7 +29,9 @@ from sqlalchemy import (
     make_url,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.errors import error_code, hide_values, token_store_error
 from zoho_token_orm.models import DEFAULT_TABLE_NAME
@@ -63,14 +65,15 @@ MIGRATION_LOCK_TIMEOUT = 600
 """Seconds that an upgrade waits for another one, on MySQL and MariaDB."""
 
 # PostgreSQL: unique_violation, serialization_failure, deadlock_detected, lock_not_available.
-# MySQL: ER_DUP_ENTRY (twice), ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_CHECKREAD (MariaDB).
+# MySQL: ER_DUP_ENTRY (twice), ER_LOCK_DEADLOCK, ER_LOCK_WAIT_TIMEOUT, ER_LOCK_NOWAIT, ER_CHECKREAD.
 _COLLISION_CODES: set[str | int] = {
     *("23505", "40001", "40P01", "55P03"),
-    *(1062, 1586, 1213, 1205, 1020),
+    *(1062, 1586, 1213, 1205, 3572, 1020),
 }
 _SQLITE_COLLISIONS = ("UNIQUE constraint failed", "database is locked", "database table is locked")
-# read_only_sql_transaction; ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
-_READ_ONLY_CODES: set[str | int] = {"25006", 1290, 1792}
+# read_only_sql_transaction; ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION,
+# ER_READ_ONLY_MODE, and what a node says that has left its Galera cluster.
+_READ_ONLY_CODES: set[str | int] = {"25006", 1290, 1792, 1836, 1047}
 # undefined_table, undefined_column; ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
 _SCHEMA_CODES: set[str | int] = {"42P01", "42703", 1146, 1054}
 _SQLITE_SCHEMA = ("no such table", "no such column", "has no column named")
@@ -93,6 +96,8 @@ def trouble(error: SQLAlchemyError) -> Trouble:
     """Sorts a database error by what can be done about it."""
     if isinstance(error, StaleDataError):
         return Trouble.COLLISION
+    if isinstance(error, PoolTimeoutError):
+        return Trouble.AWAY
     if not isinstance(error, DBAPIError):
         return Trouble.OTHER
     if error.connection_invalidated:
@@ -283,20 +288,31 @@ class Database:
 
     def _attempt(self, work: Callable[[Connection], Result]) -> Result:
         with self._turn, self._connect() as connection:
-            self._make_ready(connection)
             try:
+                self._make_ready(connection)
                 return work(connection)
-            except DBAPIError as error:
-                if is_read_only(error):  # the next connection may lead to the new primary
-                    connection.invalidate(error)
+            except (SQLAlchemyError, SDKException) as error:
+                if isinstance(error, DBAPIError) and is_read_only(error):
+                    connection.invalidate(error)  # the next one may lead to the new primary
                 raise
+            except BaseException:
+                self._drop_interrupted(connection)
+                raise
+
+    def _drop_interrupted(self, connection: Connection) -> None:
+        """Drops a connection on which an answer may still come, to a question that is not the next.
+
+        As after a time limit that raises in the middle of a statement. SQLite has no such wire.
+        """
+        if not self.is_embedded:
+            connection.invalidate()
 
     def _connect(self) -> Connection:
         try:
             return self.engine.connect()
-        except SQLAlchemyError:
+        except (SQLAlchemyError, TimeoutError):
             raise
-        except Exception as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OSError) as error:
             # The driver does not know an option of the URL, or cannot read the file that it names;
             # its message may quote the value.
             raise token_store_error(
@@ -312,10 +328,14 @@ class Database:
             self._is_checked = True
 
     def after_fork(self) -> None:
-        """Forgets the parent's connections without closing them; so does the caller's engine."""
+        """Forgets the parent's connections without closing them; so does the caller's engine.
+
+        Those of a SQLite file are closed: a process that holds on to an inherited one takes locks
+        for its own that only the parent has.
+        """
         self._turn = _turn(self.engine)
         if not is_memory(self.engine.url):
-            self.engine.dispose(close=False)
+            self.engine.dispose(close=self.is_embedded)
 
 
 def _put_in_autocommit(connection: Connection) -> None:
@@ -389,11 +409,12 @@ class _Tries:
     def another(self, kind: Trouble) -> bool:
         """Whether to try again after this trouble; waits a little first, where that helps."""
         self._count += 1
-        if kind is Trouble.LOST and not self._lost:
+        seconds = time.monotonic() - self._started
+        if kind is Trouble.LOST and not self._lost and seconds < ANSWER_TIMEOUT:
             self._lost = True
             return True
         kind = Trouble.AWAY if kind is Trouble.LOST else kind
-        if time.monotonic() - self._started >= self._patience.get(kind, 0.0):
+        if seconds >= self._patience.get(kind, 0.0):
             return False
         longest = min(0.5, 0.002 * 2 ** min(self._count, 10))
         time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter
@@ -520,10 +541,10 @@ def _connect_psycopg(
     """Opens a connection that does not wait for an answer without end."""
     import psycopg
 
+    is_ours = options.get("options") == _pg_lock_timeout()
     try:
         return _bounded_psycopg().connect(*args, **options)
     except psycopg.OperationalError as error:
-        is_ours = options.get("options") == _pg_lock_timeout()
         if not is_ours or not any(text in str(error) for text in _REFUSED_BY_POOLERS):
             raise
         options.pop("options", None)  # for good: the lock timeout is worth less than a connection
@@ -562,21 +583,9 @@ def _bounded_psycopg() -> Any:
 
 
 @contextmanager
-def at_once(connection: Connection) -> Iterator[None]:
-    """Lets statements fail at once on SQLite where somebody else writes, instead of waiting."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
-    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {timeout}")
-
-
-@contextmanager
-def transaction(connection: Connection, *, serializable: bool = False) -> Iterator[None]:
+def transaction(
+    connection: Connection, *, serializable: bool = False, waits: bool = True
+) -> Iterator[None]:
     """Makes the statements inside one transaction, on a connection in autocommit.
 
     On SQLite it is a writer's from its first statement, so that it never has to become one.
@@ -584,8 +593,12 @@ def transaction(connection: Connection, *, serializable: bool = False) -> Iterat
     Args:
         connection: A connection in autocommit.
         serializable: Whether it must not miss a row that somebody else inserts meanwhile.
+        waits: Whether it waits for its turn where another program writes, on SQLite.
     """
-    _begin(connection, serializable)
+    if connection.dialect.name == "sqlite" and not waits:
+        _begin_at_once(connection)
+    else:
+        _begin(connection, serializable)
     try:
         yield
         connection.exec_driver_sql("COMMIT")
@@ -604,6 +617,15 @@ def _begin(connection: Connection, serializable: bool) -> None:
         if serializable:
             connection.exec_driver_sql(f"SET TRANSACTION {level}")
         connection.exec_driver_sql("BEGIN")
+
+
+def _begin_at_once(connection: Connection) -> None:
+    timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        _begin(connection, serializable=False)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {timeout}")
 
 
 def _roll_back(connection: Connection) -> None:

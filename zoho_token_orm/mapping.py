@@ -29,6 +29,8 @@ SDK_NAMES = {
     "api_domain": "api_domain",
 }
 """What the SDK's getters and setters call each column, in the order of the SDK's own table."""
+_GETTERS = {column: f"get_{name}" for column, name in SDK_NAMES.items()}
+_SETTERS = {column: f"set_{name}" for column, name in SDK_NAMES.items()}
 COLUMNS = tuple(SDK_NAMES)
 TOKENS = ("refresh_token", "access_token", "grant_token")
 """The columns without which there is nothing to store."""
@@ -63,7 +65,7 @@ def fields_of(token: object) -> Fields:
 
 
 def _get(token: OAuthToken, column: str) -> Any:
-    value = getattr(token, f"get_{SDK_NAMES[column]}")()
+    value = getattr(token, _GETTERS[column])()
     if column != "user_name" or value is None:
         return value
     if not isinstance(value, UserSignature):
@@ -148,18 +150,15 @@ def fill(token: OAuthToken, row: Row[Any], fields: Fields) -> None:
         row: The row that it names.
         fields: What the token has already.
     """
-    for column in COLUMNS:
+    keeps_own = fields.get("access_token") not in (None, row.access_token)
+    for column, setter in _SETTERS.items():
         value = getattr(row, column)
-        if value is not None and fields.get(column) is None:
-            _set(token, column, value, row, fields)
-
-
-def _set(token: OAuthToken, column: str, value: Any, row: Row[Any], fields: Fields) -> None:
-    if column == "expiry_time" and fields.get("access_token") not in (None, row.access_token):
-        return
-    text = str(value)  # of a Secret, its plain text
-    own = UserSignature(text) if column == "user_name" else text
-    getattr(token, f"set_{SDK_NAMES[column]}")(own)
+        if value is None or fields.get(column) is not None:
+            continue
+        if column == "expiry_time" and keeps_own:
+            continue
+        text = str(value)  # of a Secret, its plain text
+        getattr(token, setter)(UserSignature(text) if column == "user_name" else text)
 
 
 def merged(fields: Fields, first: Row[Any], others: Iterable[Row[Any]]) -> Fields:
@@ -169,10 +168,11 @@ def merged(fields: Fields, first: Row[Any], others: Iterable[Row[Any]]) -> Field
     """
     result = dict(fields)
     for row in others:
-        takes_access_token = result["access_token"] is None and first.access_token is None
+        if result["access_token"] is None and first.access_token is None and row.access_token:
+            own = fields["expiry_time"]
+            result["expiry_time"] = row.expiry_time if own is None else own
         for column in COLUMNS[1:]:
-            if column == "expiry_time" and not takes_access_token:
-                continue
-            if result[column] is None and getattr(first, column) is None:
+            lacks = result[column] is None and getattr(first, column) is None
+            if lacks and column != "expiry_time":
                 result[column] = getattr(row, column)
     return result

@@ -8,6 +8,7 @@ the others wait for what that one saves.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import secrets
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
-from zoho_token_orm.database import Database, Trouble, at_once, trouble
+from zoho_token_orm.database import Trouble, transaction, trouble
 from zoho_token_orm.statements import REFRESHED, Statements
 
 SDK_MARGIN = 5_000
@@ -28,8 +29,10 @@ SDK_MARGIN = 5_000
 NEARLY = 100
 """Milliseconds before that moment in which a look-up waits for it, as the SDK looks a bit later."""
 LEASE_SHARE = 0.8
-"""A lease runs out after this share of ``refresh_wait``: where its holder has died, one of the
+"""A lease runs out after this share of its holder's patience: where the holder has died, one of the
 waiting refreshes while the others still wait."""
+VAIN_SHARE = 0.1
+"""The share of the patience that is left with a row after a wait in vain."""
 PAUSES = (0.01, 0.25)
 """The first and the longest pause between two looks at the row, in seconds."""
 MOST_ROWS = 10_000
@@ -48,17 +51,17 @@ class RefreshLease:
     lease is no error: the caller refreshes by itself then, as it would without.
 
     Args:
-        database: Where the rows are.
+        run: Runs an operation on the database (``Database.run``).
         statements: The statements on the table.
-        wait: Seconds that a caller waits for another one's refresh; 0 means that there are no
-            leases.
+        wait: Seconds that a caller waits for another one's refresh, at most; 0 means that there are
+            no leases.
     """
 
-    def __init__(self, database: Database, statements: Statements, wait: float) -> None:
-        self._database = database
+    def __init__(self, run: Callable[..., Any], statements: Statements, wait: float) -> None:
+        self._run = run
         self._statements = statements
-        self._wait = wait
         self._patience = _Patience(wait)
+        self._wait = wait
         self._store = secrets.token_hex(8)
 
     @property
@@ -75,36 +78,39 @@ class RefreshLease:
         row = look_up()
         if row is None or not self._wait or not is_due(row):
             return row
-        time.sleep(max(0, _milliseconds_left(row) + 1) / 1000)
-        return self._one_of_many(row, look_up)
-
-    def _one_of_many(self, row: Row[Any], look_up: LookUp) -> Row[Any] | None:
         wait = _Wait(self._patience.with_row(row))
+        wait.pause(min(NEARLY, _milliseconds_left(row) + 1) / 1000)
+        return self._one_of_many(row, look_up, wait)
+
+    def _one_of_many(self, row: Row[Any], look_up: LookUp, wait: _Wait) -> Row[Any] | None:
+        """The row for the one who is to refresh it; or what another one has saved."""
         found: Row[Any] | None = row
-        while found is not None and is_due(found):
-            if self._obtains(found) or not wait.goes_on():
-                if wait.has_waited:
-                    self._patience.lose(found, wait.seconds)
-                return found
+        while found is not None and _state(found) == _state(row):
+            if self._obtains(found, wait.seconds) or not wait.goes_on():
+                if wait.is_in_vain:
+                    self._patience.lose(row)
+                break
             found = look_up()
         return found
 
-    def _obtains(self, row: Row[Any]) -> bool:
+    def _obtains(self, row: Row[Any], patience: float) -> bool:
         """Takes the lease, where nobody else has it; true also where it cannot be had at all."""
         if row.lease_owner not in (None, self.owner) and (row.lease_left or 0) > 0:
             return False
+        seconds = patience * LEASE_SHARE
         try:
-            return self._database.run("take the refresh lease", lambda c: self._take(c, row))
+            taken = self._run("take the refresh lease", lambda c: self._take(c, row, seconds))
         except SDKException as error:
             logger.warning("an access token is refreshed without a lease: %s", error)
             return True
+        return bool(taken)
 
-    def _take(self, connection: Connection, row: Row[Any]) -> bool:
+    def _take(self, connection: Connection, row: Row[Any], seconds: float) -> bool:
         values = {f"seen_{column}": getattr(row, column) for column in REFRESHED}
-        milliseconds = int(self._wait * LEASE_SHARE * 1000)
-        values.update(row_id=row.id, owner=self.owner, milliseconds=milliseconds)
+        values.update(row_id=row.id, owner=self.owner, milliseconds=int(seconds * 1000))
         try:
-            with at_once(connection):
+            with transaction(connection, waits=False):
+                connection.execute(self._statements.lock_at_once, {"row_id": row.id})
                 return connection.execute(self._statements.lease, values).rowcount > 0
         except DBAPIError as error:
             if trouble(error) is Trouble.COLLISION:  # who writes now may be saving that very token
@@ -114,19 +120,16 @@ class RefreshLease:
 
 def is_due(row: Row[Any]) -> bool:
     """Whether the SDK is about to refresh the row's access token, as ``get_token`` decides."""
-    if not row.refresh_token:
-        return False
-    if not row.access_token:
-        return True
-    return row.expiry_time is not None and _milliseconds_left(row) < NEARLY
+    return bool(row.refresh_token) and _milliseconds_left(row) < NEARLY
 
 
-def _milliseconds_left(row: Row[Any]) -> int:
+def _milliseconds_left(row: Row[Any]) -> float:
     """How long the SDK will still use the access token; less than 0 where it refreshes it."""
-    if not row.access_token or row.expiry_time is None:
+    if not row.access_token:
         return -1
-    left: int = row.expiry_time - SDK_MARGIN - int(time.time() * 1000)
-    return left
+    if row.expiry_time is None:
+        return math.inf
+    return float(row.expiry_time - SDK_MARGIN - int(time.time() * 1000))
 
 
 class _Wait:
@@ -134,42 +137,46 @@ class _Wait:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.has_waited = False
+        self.is_in_vain = False
         self._end = time.monotonic() + seconds
-        self._pause, self._longest = PAUSES
+        self._next, self._longest = PAUSES
 
     def goes_on(self) -> bool:
         """Pauses, and returns True; False where the time is over."""
+        self.is_in_vain = True
+        is_left = self.pause(self._next * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        self._next = min(self._longest, self._next * 1.5)
+        return is_left
+
+    def pause(self, seconds: float) -> bool:
+        """Sleeps, not beyond the end; False where the end was there before."""
         left = self._end - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(left, self._pause * random.uniform(0.5, 1)))  # noqa: S311 - jitter
-        self._pause = min(self._longest, self._pause * 1.5)
-        self.has_waited = True
-        return True
+        time.sleep(max(0.0, min(left, seconds)))
+        return left > 0
 
 
 class _Patience:
-    """How long a store waits for the refresh of a row: half as long after each wait in vain.
+    """How long a store waits for the refresh of a row: a tenth as long after a wait in vain.
 
     A refresh token that its user has revoked, or a Zoho that is away, would have every caller wait
-    as long as for a holder that was killed. It is as before once somebody has saved the row.
+    as long as for a holder that was killed. A tenth is enough for a refresh that works. It is as
+    before once somebody has saved the row.
     """
 
     def __init__(self, seconds: float) -> None:
         self._full = seconds
-        self._rows: dict[str, tuple[int, float]] = {}
+        self._in_vain: dict[str, int] = {}
 
     def with_row(self, row: Row[Any]) -> float:
         """Seconds to wait for somebody else's refresh of the row as it is now."""
-        state, seconds = self._rows.get(row.id, (0, 0.0))
-        return seconds if state == _state(row) else self._full
+        was_in_vain = self._in_vain.get(row.id) == _state(row)
+        return self._full * VAIN_SHARE if was_in_vain else self._full
 
-    def lose(self, row: Row[Any], had: float) -> None:
-        """Takes note that somebody has waited in vain, with a patience of so many seconds."""
-        if len(self._rows) >= MOST_ROWS:
-            self._rows.clear()
-        self._rows[row.id] = (_state(row), had / 2)
+    def lose(self, row: Row[Any]) -> None:
+        """Takes note that somebody has waited in vain for the row as it is now."""
+        if len(self._in_vain) >= MOST_ROWS:
+            self._in_vain.clear()
+        self._in_vain[row.id] = _state(row)
 
 
 def _state(row: Row[Any]) -> int:

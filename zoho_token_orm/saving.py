@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -39,6 +40,7 @@ class Save:
         self._fields = fields
         self._known_id = known_id
         self._names = identity.names_of(fields, known_id)
+        self._has_inserted = False
 
     def __call__(self, connection: Connection) -> str:
         """Stores the fields, on a connection in autocommit.
@@ -74,11 +76,19 @@ class Save:
         except IntegrityError:  # another row holds one of its unique values
             return False
 
+    @functools.cached_property
+    def _new_id(self) -> str:
+        """The id of a new row, the same in every try."""
+        return self._fields["id"] or new_id()
+
     def _rows(self, connection: Connection, *, lock: bool = False) -> list[Row[Any]]:
-        if not self._names:
+        names = self._names
+        if self._has_inserted:  # by an earlier try, of which only the answer may have been lost
+            names = (*names, identity.Name("id", self._new_id))
+        if not names:
             return []
-        rows = self._statements.rows_named(connection, self._names, lock=lock)
-        return identity.ranked(rows, self._names)
+        rows = self._statements.rows_named(connection, names, lock=lock)
+        return identity.ranked(rows, names)
 
     def _store(self, connection: Connection, rows: Sequence[Row[Any]]) -> str:
         if self._known_id and identity.is_deleted(rows, self._names):
@@ -108,11 +118,11 @@ class Save:
                 "there is nothing to store: no row has this id or user, and the token has neither "
                 "access, refresh nor grant token"
             )
-        id = self._fields["id"] or new_id()
+        self._has_inserted = True
         now = datetime.now(timezone.utc)
-        values = {**self._fields, "id": id, "created_at": now, "updated_at": now}
+        values = {**self._fields, "id": self._new_id, "created_at": now, "updated_at": now}
         connection.execute(self._statements.insert, values)
-        return str(id)
+        return self._new_id
 
     def _update(self, connection: Connection, row_id: str, fields: Fields) -> bool:
         """Sets what the fields have; returns whether there was such a row."""

@@ -56,6 +56,8 @@ class Statements:
         self.delete_all: Delete = delete(table)
         self.delete: Delete = delete(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
         self.lease: Update = self._lease()
+        own = select(table.c.id).where(table.c.id == bindparam("row_id"))
+        self.lock_at_once = own.with_for_update(nowait=True)
 
     @property
     def _answer(self) -> list[Any]:
@@ -133,6 +135,7 @@ class Statements:
         is_free = or_(
             table.c.lease_owner.is_(None),
             table.c.lease_owner == owner,
+            table.c.lease_until.is_(None),
             table.c.lease_until <= now,
         )
         statement = update(table).where(table.c.id == bindparam("row_id"), *conditions, is_free)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
@@ -29,6 +28,8 @@ Result = TypeVar("Result")
 
 KEYS_VARIABLE = "ZOHO_TOKEN_ENCRYPTION_KEYS"
 PAGE = 500
+LONGEST_WAIT = 86_400
+"""The most seconds that ``refresh_wait`` may have."""
 
 logger = logging.getLogger("zoho_token_orm")
 logger.addHandler(logging.NullHandler())
@@ -55,7 +56,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             ``ZOHO_TOKEN_ENCRYPTION_KEYS``, are refused, so that nobody takes plain text for
             encrypted.
         refresh_wait: Seconds for which a look-up that meets an access token about to expire waits
-            for another caller's refresh of it, at most. 0 lets every caller refresh by itself.
+            for another caller's refresh of it, at most; up to a day. 0 lets every caller refresh by
+            itself.
 
     Attributes:
         engine: The engine in use.
@@ -81,7 +83,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         self._is_closed = False
         self._database = Database(database, table_name)
         self._statements = Statements(token_table(table_name))
-        self._lease = RefreshLease(self._database, self._statements, refresh_wait)
+        self._lease = RefreshLease(self._run, self._statements, refresh_wait)
         self.engine: Engine = self._database.engine
         self._prepare_schema(create_schema)
 
@@ -143,7 +145,10 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         if row is None:
             return None
         mapping.fill(token, row, fields)
-        self._known.remember(token, row.id)
+        # A token that keeps the id of another row came from that one, which may have been deleted
+        # since, as at a log-out: this row, of the same user, is not its own.
+        if token.get_id() == row.id or token.get_id() != self._known_id(token):
+            self._known.remember(token, row.id)
         return token
 
     def find_token_by_id(self, id: str) -> OAuthToken | None:
@@ -313,5 +318,5 @@ def _refuse_keys(keys: str | Sequence[str] | None) -> None:
 
 def _check_wait(seconds: float) -> None:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not 0 <= seconds < math.inf:
-        raise ValueError("refresh_wait must be a number of seconds, 0 or more")
+    if not is_number or not 0 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"refresh_wait must be a number of seconds, from 0 to {LONGEST_WAIT}")
