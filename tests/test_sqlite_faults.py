@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -16,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import event
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
@@ -148,37 +147,6 @@ def test_a_file_of_somebody_elses_is_an_error_that_names_it(store, path, tmp_pat
     last = done.stderr.splitlines()[-1]
     assert str(path) in last
     assert "unable to open database file" in last
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("given", ["url", "engine"])
-def test_what_a_forked_child_saves_is_in_the_file_when_the_parent_has_closed_it(path, given):
-    """A child that held on to the parent's handle would write to a log that is gone."""
-    url = f"sqlite:///{path}"
-    engine = create_engine(url)
-    store = SQLAlchemyTokenStore(engine if given == "engine" else url, create_schema=True)
-    store.save_token(granted("parent"))
-    here, there = multiprocessing.Pipe()
-
-    def work() -> None:
-        for name in ("first", "second"):
-            store.save_token(granted(name))
-            there.send(name)
-            there.recv()
-
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    assert here.recv() == "first"
-    store.engine.dispose()
-    SQLAlchemyTokenStore(url).close()  # the last one, as far as SQLite can tell
-    here.send("go on")
-    assert here.recv() == "second"
-    here.send("end")
-    child.join(30)
-    with SQLAlchemyTokenStore(url) as another:
-        names = [token.get_user_signature().get_name() for token in another.get_tokens()]
-    assert names == [f"{name}@example.com:7001" for name in ("parent", "first", "second")]
 
 
 FILL_THE_DISK = """

@@ -327,11 +327,23 @@ class Database:
             _require_usable(connection)
             self._is_checked = True
 
-    def after_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Lets no operation be under way, and no SQLite file be open, while the process forks."""
+        if isinstance(self._turn, _Gate):
+            self._turn.shut()
+            if self.is_owner:
+                self.engine.dispose()
+
+    def after_fork_in_parent(self) -> None:
+        """Lets operations go on."""
+        if isinstance(self._turn, _Gate):
+            self._turn.open()
+
+    def after_fork_in_child(self) -> None:
         """Forgets the parent's connections without closing them; so does the caller's engine.
 
-        Those of a SQLite file are closed: a process that holds on to an inherited one takes locks
-        for its own that only the parent has.
+        Those of a SQLite file are closed: SQLite notes per process what is locked, and would take
+        the parent's locks for the child's own.
         """
         self._turn = _turn(self.engine)
         if not is_memory(self.engine.url):
@@ -387,14 +399,64 @@ def _require_usable(connection: Connection) -> None:
 _used: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    for database in list(_used):
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in list(_used):
+        database.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
     _turns.clear()  # another thread of the parent may have held them
     for database in list(_used):
-        database.after_fork()
+        database.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
+class _Gate:
+    """Any number of operations at a time pass it; while it is shut, none is inside.
+
+    For SQLite's files: a handle in use at a fork can be neither used nor closed in the child.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._shut = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._shut:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._shut:
+                self._changed.notify_all()
+
+    def shut(self) -> None:
+        """Waits until nobody is inside, at most for a time that no operation should take."""
+        with self._changed:
+            self._shut += 1
+            self._changed.wait_for(lambda: not self._inside, BUSY_TIMEOUT + 1)
+
+    def open(self) -> None:
+        """Lets operations pass again."""
+        with self._changed:
+            self._shut = max(0, self._shut - 1)
+            self._changed.notify_all()
 
 
 class _Tries:
@@ -429,9 +491,11 @@ class _Tries:
 
 
 def _turn(engine: Engine) -> AbstractContextManager[Any]:
-    """One operation at a time, where all threads are given the same connection."""
+    """What operations pass: a lock where all threads are given the same connection."""
     if isinstance(engine.pool, StaticPool):
         return _turns.setdefault(engine.dialect, threading.Lock())  # outlives a pool
+    if engine.dialect.name == "sqlite" and not is_memory(engine.url):
+        return _Gate()
     return nullcontext()
 
 
