@@ -1,5 +1,6 @@
 # make demo   the main job, on SQLite, with a simulated Zoho
 # make test   every test that can run on this machine
+# make bench  how fast the store is, on every database that is there
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ DEMO_FILE := $(if $(ZOHO_GRANT_TOKEN),demo-zoho.db,demo.db)
 DEMO_URL := sqlite:///$(DEMO_FILE)
 USABLE := import sys; sys.exit("Python is too old") if sys.version_info < (3, 10) else None
 
-.PHONY: demo test lint format compare clean
+.PHONY: demo test lint format compare bench clean
 
 demo: $(VENV)/.installed
 	$(if $(ZOHO_GRANT_TOKEN),,@rm -f $(DEMO_FILE) $(DEMO_FILE)-wal $(DEMO_FILE)-shm)
@@ -33,6 +34,11 @@ format: $(VENV)/.developing
 compare: $(VENV)/.developing
 	$(BIN)/python docs/comparison.py --update
 
+# The benchmark: benchmarks/results.md, and what benchmarks/README.md says of it. A quick look at one
+# database: make bench BENCH_ARGS="--fast --databases postgresql --output build/bench"
+bench: $(VENV)/.benchmarking
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 # An environment that is there is used if it can be; one that was left half made is made anew.
 $(VENV)/.made:
 	@$(BIN)/python -c '$(USABLE); import pip' 2>/dev/null || { \
@@ -47,6 +53,10 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.benchmarking: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 clean:

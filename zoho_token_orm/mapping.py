@@ -40,6 +40,8 @@ _TYPES: dict[str, ExactString] = {
     for column in OAuthTokenRow.__table__.columns
     if isinstance(column.type, ExactString)
 }
+_SHORTEST = min(_TYPES[column].length for column in COLUMNS if column in _TYPES)
+"""What is no longer fits every column, also where a token's encoding makes it three times that."""
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _BIGINT = range(-(2**63), 2**63)
 
@@ -82,6 +84,8 @@ def checked(column: str, value: object) -> str | None:
     text = _text(column, value)
     if text is None:
         return None
+    if len(text) <= _SHORTEST and text.isascii() and text.isprintable():
+        return text  # as most are
     if "\0" in text:
         raise token_store_error(f"{column} must not contain a NUL character")
     try:
@@ -135,8 +139,14 @@ def is_merged(token: OAuthToken) -> bool:
 
 def token_of(row: Row[Any]) -> OAuthToken:
     """A new, complete token, made by its own constructor, so that ``switch_user`` takes it."""
-    token = OAuthToken(id=row.id)
-    fill(token, row, {})
+    # Not with the setters, as this is on the way of every API call.
+    plain = [None if value is None else str(value) for value in row[: len(COLUMNS)]]
+    fields = dict(zip(SDK_NAMES.values(), plain, strict=True))
+    expires_in, user_name = fields.pop("expires_in"), fields.pop("user_signature")
+    token = OAuthToken(
+        **fields, user_signature=None if user_name is None else UserSignature(user_name)
+    )
+    token.set_expires_in(expires_in)
     return token
 
 

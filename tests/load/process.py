@@ -87,5 +87,6 @@ def _take_orders(pipe: Connection, url: str, work: Work, together: Barrier) -> N
                 assert store.engine.pool.checkedout() == 0, "a connection is still checked out"
                 pipe.send(answer)
     except BaseException:
+        together.abort()  # so that nobody waits there for this one
         pipe.send(Failure())
         raise

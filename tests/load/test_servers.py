@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ pytestmark = [
 ]
 
 CHILDREN = 4
+TIMES = 20
 PROCESSES = 3
 CALLS = 12
 
@@ -95,19 +97,32 @@ def check_child(child: Child, store: SQLAlchemyTokenStore, name: str) -> None:
 def test_children_and_parent_go_on_with_a_store_that_was_used_before_the_fork(store):
     token = granted("parent")
     store.save_token(token)
+    together = multiprocessing.get_context("fork").Barrier(CHILDREN + 1)
+
+    def work(name: str, pipe: Connection) -> None:
+        together.wait(LONGEST)
+        for _ in range(TIMES):
+            uses(store, name)(pipe)
+
     with ExitStack() as stack:
         names = [f"child{number}" for number in range(CHILDREN)]
-        children = [stack.enter_context(Child(uses(store, name))) for name in names]
-        store.save_token(token)
+        children = [stack.enter_context(Child(partial(work, name))) for name in names]
+        together.wait(LONGEST)
+        for _ in range(TIMES):
+            store.save_token(token)
         for child, name in zip(children, names, strict=True):
+            for _ in range(TIMES - 1):
+                assert [child.answer()["grant_token"], child.answer()] == [f"1000.grant-{name}", 0]
             check_child(child, store, name)
     assert len(store.get_tokens()) == 1 + CHILDREN
 
 
-def test_a_child_keeps_what_it_saves_though_its_parent_closes_the_store(database):
+@pytest.mark.parametrize("kind", ["url", "engine"])
+def test_a_child_keeps_what_it_saves_though_its_parent_closes_all(database, callers_engine, kind):
     """SQLite notes per process what is locked; a child that took the parent's note for its own
     would write to a file that the parent, as the last one who has it open, deletes."""
-    store = SQLAlchemyTokenStore(database.url, create_schema=True)
+    given = callers_engine if kind == "engine" else database.url
+    store = SQLAlchemyTokenStore(given, create_schema=True)
     store.save_token(granted("parent"))
     closed = multiprocessing.get_context("fork").Event()
 
@@ -120,6 +135,7 @@ def test_a_child_keeps_what_it_saves_though_its_parent_closes_the_store(database
     with Child(work) as child:
         assert child.answer() == "saved"
         store.close()
+        callers_engine.dispose()
         closed.set()
         child.end()
     with SQLAlchemyTokenStore(database.url) as another:
