@@ -90,12 +90,17 @@ class TokenString(ExactString):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database to Python."""
-        if value is None or not value.startswith(_ENCODED):
-            return None if value is None else Secret(value)
+        return None if value is None else Secret(self.loaded(value))
+
+    @staticmethod
+    def loaded(value: str) -> str:
+        """The value of which this is the stored form."""
+        if not value.startswith(_ENCODED):
+            return value
         try:
-            return Secret(unquote(value[len(_ENCODED) :], errors="strict"))
+            return unquote(value[len(_ENCODED) :], errors="strict")
         except UnicodeError:  # not of our making
-            return Secret(value)
+            return value
 
 
 class UTCDateTime(TypeDecorator[datetime]):

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import Trouble, transaction, trouble
+from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.statements import REFRESHED, Statements
 
 SDK_MARGIN = 5_000
@@ -38,7 +39,7 @@ PAUSES = (0.01, 0.25)
 MOST_ROWS = 10_000
 """How many rows' patience is kept."""
 
-LookUp = Callable[[], "Row[Any] | None"]
+LookUp = Callable[[], "AnyRow | None"]
 
 logger = logging.getLogger("zoho_token_orm")
 
@@ -69,7 +70,7 @@ class RefreshLease:
         """The calling thread, as no other thread, process or store is called."""
         return f"{self._store}.{os.getpid()}.{threading.get_ident()}"
 
-    def settled(self, look_up: LookUp) -> Row[Any] | None:
+    def settled(self, look_up: LookUp) -> AnyRow | None:
         """The row, with an access token that is valid or that the caller is to refresh.
 
         Args:
@@ -82,9 +83,9 @@ class RefreshLease:
         wait.pause(min(NEARLY, _milliseconds_left(row) + 1) / 1000)
         return self._one_of_many(row, look_up, wait)
 
-    def _one_of_many(self, row: Row[Any], look_up: LookUp, wait: _Wait) -> Row[Any] | None:
+    def _one_of_many(self, row: AnyRow, look_up: LookUp, wait: _Wait) -> AnyRow | None:
         """The row for the one who is to refresh it; or what another one has saved."""
-        found: Row[Any] | None = row
+        found: AnyRow | None = row
         while found is not None and _state(found) == _state(row):
             if self._obtains(found, wait.seconds) or not wait.goes_on():
                 if wait.is_in_vain:
@@ -93,7 +94,7 @@ class RefreshLease:
             found = look_up()
         return found
 
-    def _obtains(self, row: Row[Any], patience: float) -> bool:
+    def _obtains(self, row: AnyRow, patience: float) -> bool:
         """Takes the lease, where nobody else has it; true also where it cannot be had at all."""
         if row.lease_owner not in (None, self.owner) and (row.lease_left or 0) > 0:
             return False
@@ -105,7 +106,7 @@ class RefreshLease:
             return True
         return bool(taken)
 
-    def _take(self, connection: Connection, row: Row[Any], seconds: float) -> bool:
+    def _take(self, connection: Connection, row: AnyRow, seconds: float) -> bool:
         values = {f"seen_{column}": getattr(row, column) for column in REFRESHED}
         values.update(row_id=row.id, owner=self.owner, milliseconds=int(seconds * 1000))
         try:
@@ -118,12 +119,12 @@ class RefreshLease:
             raise
 
 
-def is_due(row: Row[Any]) -> bool:
+def is_due(row: AnyRow) -> bool:
     """Whether the SDK is about to refresh the row's access token, as ``get_token`` decides."""
     return bool(row.refresh_token) and _milliseconds_left(row) < NEARLY
 
 
-def _milliseconds_left(row: Row[Any]) -> float:
+def _milliseconds_left(row: AnyRow) -> float:
     """How long the SDK will still use the access token; less than 0 where it refreshes it."""
     if not row.access_token:
         return -1
@@ -167,17 +168,17 @@ class _Patience:
         self._full = seconds
         self._in_vain: dict[str, int] = {}
 
-    def with_row(self, row: Row[Any]) -> float:
+    def with_row(self, row: AnyRow) -> float:
         """Seconds to wait for somebody else's refresh of the row as it is now."""
         was_in_vain = self._in_vain.get(row.id) == _state(row)
         return self._full * VAIN_SHARE if was_in_vain else self._full
 
-    def lose(self, row: Row[Any]) -> None:
+    def lose(self, row: AnyRow) -> None:
         """Takes note that somebody has waited in vain for the row as it is now."""
         if len(self._in_vain) >= MOST_ROWS:
             self._in_vain.clear()
         self._in_vain[row.id] = _state(row)
 
 
-def _state(row: Row[Any]) -> int:
+def _state(row: AnyRow) -> int:
     return hash((row.refresh_token, *(getattr(row, column) for column in REFRESHED)))

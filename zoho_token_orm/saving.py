@@ -6,15 +6,15 @@ import functools
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from zoho_token_orm import identity, mapping
 from zoho_token_orm.database import transaction
 from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.statements import Statements
 
@@ -60,7 +60,7 @@ class Save:
         with transaction(connection, serializable=not rows):
             return self._store(connection, self._rows(connection, lock=True))
 
-    def _needs_transaction(self, rows: Sequence[Row[Any]]) -> bool:
+    def _needs_transaction(self, rows: Sequence[AnyRow]) -> bool:
         """Whether more than one row is concerned, or a new one that no constraint keeps single."""
         if rows:
             return bool(identity.superseded(rows, self._names, self._fields))
@@ -81,7 +81,7 @@ class Save:
         """The id of a new row, the same in every try."""
         return self._fields["id"] or new_id()
 
-    def _rows(self, connection: Connection, *, lock: bool = False) -> list[Row[Any]]:
+    def _rows(self, connection: Connection, *, lock: bool = False) -> list[AnyRow]:
         names = self._names
         if self._has_inserted:  # by an earlier try, of which only the answer may have been lost
             names = (*names, identity.Name("id", self._new_id))
@@ -90,7 +90,7 @@ class Save:
         rows = self._statements.rows_named(connection, names, lock=lock)
         return identity.ranked(rows, names)
 
-    def _store(self, connection: Connection, rows: Sequence[Row[Any]]) -> str:
+    def _store(self, connection: Connection, rows: Sequence[AnyRow]) -> str:
         if self._known_id and identity.is_deleted(rows, self._names):
             raise token_store_error(
                 "the token has been deleted since it was loaded, and is not put back; "

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Delete,
     Insert,
-    Row,
     Select,
     Table,
     Update,
@@ -28,7 +27,8 @@ from sqlalchemy import (
 )
 
 from zoho_token_orm.identity import Name
-from zoho_token_orm.mapping import COLUMNS
+from zoho_token_orm.lookups import AnyRow, LookUp
+from zoho_token_orm.mapping import COLUMNS, TOKENS
 from zoho_token_orm.models import epoch_milliseconds
 
 Statement = TypeVar("Statement")
@@ -50,7 +50,7 @@ class Statements:
         self._table = table
         self._columns = [table.c[name] for name in COLUMNS]
         self._made: dict[Any, Any] = {}
-        self.by_id = select(*self._answer).where(table.c.id == bindparam("id"))
+        self.by_id = LookUp(select(*self._answer).where(table.c.id == bindparam("id")))
         self.all = select(*self._columns).order_by(*self.age)
         self.insert: Insert = insert(table)
         self.delete_all: Delete = delete(table)
@@ -74,7 +74,7 @@ class Statements:
 
     def rows_named(
         self, connection: Connection, names: Sequence[Name], *, lock: bool = False
-    ) -> Sequence[Row[Any]]:
+    ) -> Sequence[AnyRow]:
         """The rows with one of these names, oldest first; one SELECT.
 
         Args:
@@ -83,9 +83,16 @@ class Statements:
             lock: Whether nobody else may change the rows until the transaction ends.
         """
         columns = tuple(name.column for name in names)
-        statement = self._once(("named", columns, lock), lambda: self._named(columns, lock))
         values = {f"name_{place}": name.value for place, name in enumerate(names)}
-        return connection.execute(statement, values).all()
+        if lock:
+            statement = self._once(("locked", columns), lambda: self._named(columns, lock))
+            return connection.execute(statement, values).all()
+        look_up = self._once(("named", columns), lambda: self._look_up(columns))
+        return look_up.rows(connection, values)
+
+    def _look_up(self, columns: Sequence[str]) -> LookUp:
+        tokens = [f"name_{place}" for place, name in enumerate(columns) if name in TOKENS]
+        return LookUp(self._named(columns, lock=False), tokens)
 
     def _named(self, columns: Sequence[str], lock: bool) -> Select[Any]:
         conditions = [

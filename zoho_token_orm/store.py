@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Row
+from sqlalchemy import URL, Connection, Engine
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
@@ -19,6 +19,7 @@ from zoho_token_orm import identity, mapping, schema
 from zoho_token_orm.database import SAVE_PATIENCE, Database, shown
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.known import KnownIds
+from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
 from zoho_token_orm.refresh import RefreshLease
 from zoho_token_orm.saving import Save
@@ -287,11 +288,12 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             raise token_store_error(f"could not {what}: the store is closed")
         return self._database.run(what, work, patience=patience)
 
-    def _row_with(self, id: str) -> Row[Any] | None:
+    def _row_with(self, id: str) -> AnyRow | None:
         by_id = self._statements.by_id
-        return self._run("find the token", lambda c: c.execute(by_id, {"id": id}).first())
+        rows = self._run("find the token", lambda c: by_id.rows(c, {"id": id}))
+        return rows[0] if rows else None
 
-    def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> Row[Any] | None:
+    def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> AnyRow | None:
         rows = self._run("find the token", lambda c: self._statements.rows_named(c, names))
         return identity.answer(rows, names, fields)
 
@@ -302,7 +304,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             known = mapping.checked("id", token.get_id())
         return known
 
-    def _loaded(self, row: Row[Any]) -> OAuthToken:
+    def _loaded(self, row: AnyRow) -> OAuthToken:
         token = mapping.token_of(row)
         self._known.remember(token, row.id)
         return token

@@ -117,12 +117,38 @@ def test_children_and_parent_go_on_with_a_store_that_was_used_before_the_fork(st
     assert len(store.get_tokens()) == 1 + CHILDREN
 
 
+def test_each_child_has_a_session_of_its_own_and_leaves_the_parents_alone(database, store):
+    """A shared one would be noticed, lost and replaced: slow, and with luck, no error is seen."""
+    if not database.is_server:
+        pytest.skip("a file has no sessions")
+    store.save_token(granted("parent"))
+    own = session(store)
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(lambda pipe: pipe.send(session(store))))
+            for _ in range(CHILDREN)
+        ]
+        theirs = [child.answer() for child in children]
+        for child in children:
+            child.end()
+    assert len({own, *theirs}) == 1 + CHILDREN
+    assert session(store) == own
+
+
+def session(store: SQLAlchemyTokenStore) -> int:
+    """The server's number for the connection that the store uses next."""
+    is_postgresql = store.engine.dialect.name == "postgresql"
+    number = "pg_backend_pid()" if is_postgresql else "connection_id()"
+    with store.engine.connect() as connection:
+        return connection.exec_driver_sql(f"SELECT {number}").scalar_one()
+
+
 @pytest.mark.parametrize("kind", ["url", "engine"])
 def test_a_child_keeps_what_it_saves_though_its_parent_closes_all(database, callers_engine, kind):
     """SQLite notes per process what is locked; a child that took the parent's note for its own
     would write to a file that the parent, as the last one who has it open, deletes."""
-    given = callers_engine if kind == "engine" else database.url
-    store = SQLAlchemyTokenStore(given, create_schema=True)
+    SQLAlchemyTokenStore(database.url, create_schema=True).close()  # the file is in WAL for good
+    store = SQLAlchemyTokenStore(callers_engine if kind == "engine" else database.url)
     store.save_token(granted("parent"))
     closed = multiprocessing.get_context("fork").Event()
 
