@@ -121,4 +121,5 @@ class Proxy:
                     time.sleep(self._delay)
                 self._flows.wait()
                 target.sendall(data)
+        with suppress(OSError):  # also where the connection was reset
             target.shutdown(socket.SHUT_WR)
