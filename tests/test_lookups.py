@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
@@ -89,3 +89,21 @@ def test_an_error_of_the_driver_is_told_as_ever(database):
         with pytest.raises(Exception, match="zoho-token-orm upgrade") as caught:
             store.find_token_by_id("1")
     assert caught.value.__cause__.statement is not None
+
+
+def test_an_engine_that_has_its_tables_in_another_schema_finds_them_there(tmp_path, on_cursor):
+    engine = create_engine(f"sqlite:///{tmp_path / 'main.db'}")
+    attach = f"ATTACH '{tmp_path / 'tenant.db'}' AS tenant"
+    event.listen(engine, "connect", lambda connection, record: connection.execute(attach))
+    SQLAlchemyTokenStore(engine, create_schema=True).save_token(granted("alice", id="1"))
+    with engine.connect() as connection:
+        for table in ("oauthtoken", "oauthtoken_alembic_version"):
+            connection.exec_driver_sql(f"CREATE TABLE tenant.{table} AS SELECT * FROM main.{table}")
+        connection.exec_driver_sql("UPDATE tenant.oauthtoken SET id = '2'")
+        connection.commit()
+    translated = engine.execution_options(schema_translate_map={None: "tenant"})
+    store = SQLAlchemyTokenStore(translated, create_schema=False)
+    del on_cursor[:]
+    assert (store.find_token_by_id("1"), on_cursor) == (None, [])
+    assert store.find_token_by_id("2") is not None
+    engine.dispose()

@@ -62,7 +62,7 @@ class LookUp:
             connection: A connection in autocommit.
             values: The parameters by name.
         """
-        if not _is_watched(connection):
+        if not _needs_sqlalchemy(connection):
             try:
                 return self._fetched(connection, values)
             except connection.dialect.loaded_dbapi.Error:
@@ -90,11 +90,12 @@ class LookUp:
         return _TOKEN.stored(value) if name in self._tokens else value
 
 
-def _is_watched(connection: Connection) -> bool:
-    """Whether somebody would miss what SQLAlchemy tells of a statement that it runs."""
+def _needs_sqlalchemy(connection: Connection) -> bool:
+    """Whether somebody would miss what SQLAlchemy does with a statement, or tells of it."""
     dispatch = connection.dispatch
     return (
-        any(getattr(dispatch, name) for name in _LISTENED_TO)
+        "schema_translate_map" in connection.get_execution_options()
+        or any(getattr(dispatch, name) for name in _LISTENED_TO)
         or bool(connection.dialect.dispatch.do_execute)
         or connection.engine.logger.isEnabledFor(logging.INFO)
     )
