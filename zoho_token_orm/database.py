@@ -331,7 +331,7 @@ class Database:
         """Lets no operation be under way, and no SQLite file be open, while the process forks."""
         if isinstance(self._turn, _Gate):
             self._turn.shut()
-            if self.is_owner:
+            if self.is_owner and self.is_embedded:
                 self.engine.dispose()
 
     def after_fork_in_parent(self) -> None:
@@ -426,7 +426,8 @@ if hasattr(os, "register_at_fork"):
 class _Gate:
     """Any number of operations at a time pass it; while it is shut, none is inside.
 
-    For SQLite's files: a handle in use at a fork can be neither used nor closed in the child.
+    A handle of SQLite's that is in use at a fork can be neither used nor closed in the child, and
+    what a driver has locked then, as OpenSSL does, is locked there for ever.
     """
 
     def __init__(self) -> None:
@@ -494,9 +495,7 @@ def _turn(engine: Engine) -> AbstractContextManager[Any]:
     """What operations pass: a lock where all threads are given the same connection."""
     if isinstance(engine.pool, StaticPool):
         return _turns.setdefault(engine.dialect, threading.Lock())  # outlives a pool
-    if engine.dialect.name == "sqlite" and not is_memory(engine.url):
-        return _Gate()
-    return nullcontext()
+    return nullcontext() if is_memory(engine.url) else _Gate()
 
 
 _turns: weakref.WeakKeyDictionary[Dialect, threading.Lock] = weakref.WeakKeyDictionary()
