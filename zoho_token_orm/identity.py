@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from zoho_token_orm.lookups import AnyRow
+    from zoho_token_orm.direct import AnyRow
     from zoho_token_orm.mapping import Fields
 
 ORDER = ("id", "user_name", "access_token", "grant_token", "refresh_token")

@@ -9,8 +9,8 @@ from typing import Any
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
+from zoho_token_orm.direct import AnyRow
 from zoho_token_orm.errors import token_store_error
-from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.models import ExactString, OAuthTokenRow
 
 Fields = dict[str, Any]
@@ -81,11 +81,11 @@ def checked(column: str, value: object) -> str | None:
     Raises:
         SDKException: It is no string, holds a NUL or half a surrogate pair, or is too long.
     """
+    if type(value) is str and value.isascii() and value.isprintable() and len(value) <= _SHORTEST:
+        return value or None  # as most are
     text = _text(column, value)
     if text is None:
         return None
-    if len(text) <= _SHORTEST and text.isascii() and text.isprintable():
-        return text  # as most are
     if "\0" in text:
         raise token_store_error(f"{column} must not contain a NUL character")
     try:

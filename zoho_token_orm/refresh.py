@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import Trouble, transaction, trouble
-from zoho_token_orm.lookups import AnyRow
+from zoho_token_orm.direct import AnyRow
 from zoho_token_orm.statements import REFRESHED, Statements
 
 SDK_MARGIN = 5_000

@@ -13,8 +13,8 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from zoho_token_orm import identity, mapping
 from zoho_token_orm.database import transaction
+from zoho_token_orm.direct import AnyRow
 from zoho_token_orm.errors import token_store_error
-from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.statements import Statements
 
@@ -121,7 +121,7 @@ class Save:
         self._has_inserted = True
         now = datetime.now(timezone.utc)
         values = {**self._fields, "id": self._new_id, "created_at": now, "updated_at": now}
-        connection.execute(self._statements.insert, values)
+        self._statements.insert.run(connection, values)
         return self._new_id
 
     def _update(self, connection: Connection, row_id: str, fields: Fields) -> bool:
@@ -131,9 +131,8 @@ class Save:
             del has["id"]
         has["updated_at"] = datetime.now(timezone.utc)
         values = {f"new_{column}": value for column, value in has.items()}
-        statement = self._statements.update(tuple(has))
         values.update(row_id=row_id, owner=self._owner)
-        return connection.execute(statement, values).rowcount > 0
+        return self._statements.update(tuple(has)).run(connection, values) > 0
 
 
 def new_id() -> str:

@@ -26,9 +26,9 @@ from sqlalchemy import (
     update,
 )
 
+from zoho_token_orm.direct import AnyRow, Change, LookUp
 from zoho_token_orm.identity import Name
-from zoho_token_orm.lookups import AnyRow, LookUp
-from zoho_token_orm.mapping import COLUMNS, TOKENS
+from zoho_token_orm.mapping import COLUMNS
 from zoho_token_orm.models import epoch_milliseconds
 
 Statement = TypeVar("Statement")
@@ -52,7 +52,7 @@ class Statements:
         self._made: dict[Any, Any] = {}
         self.by_id = LookUp(select(*self._answer).where(table.c.id == bindparam("id")))
         self.all = select(*self._columns).order_by(*self.age)
-        self.insert: Insert = insert(table)
+        self.insert = Change(self._insert())
         self.delete_all: Delete = delete(table)
         self.delete: Delete = delete(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
         self.lease: Update = self._lease()
@@ -84,15 +84,8 @@ class Statements:
         """
         columns = tuple(name.column for name in names)
         values = {f"name_{place}": name.value for place, name in enumerate(names)}
-        if lock:
-            statement = self._once(("locked", columns), lambda: self._named(columns, lock))
-            return connection.execute(statement, values).all()
-        look_up = self._once(("named", columns), lambda: self._look_up(columns))
-        return look_up.rows(connection, values)
-
-    def _look_up(self, columns: Sequence[str]) -> LookUp:
-        tokens = [f"name_{place}" for place, name in enumerate(columns) if name in TOKENS]
-        return LookUp(self._named(columns, lock=False), tokens)
+        look_up = self._once((lock, columns), lambda: LookUp(self._named(columns, lock)))
+        return look_up.run(connection, values)
 
     def _named(self, columns: Sequence[str], lock: bool) -> Select[Any]:
         conditions = [
@@ -107,14 +100,19 @@ class Statements:
         """What the rows are sorted by: the oldest first."""
         return self._table.c.created_at, self._table.c.id
 
-    def update(self, columns: Sequence[str]) -> Update:
+    def _insert(self) -> Insert:
+        """A row with all that a token may have; the parameters have the names of the columns."""
+        columns = (*COLUMNS, "created_at", "updated_at")
+        return insert(self._table).values({column: bindparam(column) for column in columns})
+
+    def update(self, columns: Sequence[str]) -> Change:
         """Sets these columns of the row whose id is the parameter ``row_id``.
 
         The value of a column is the parameter ``new_`` and its name. An access token that comes
         without an expiry takes the expiry of another access token away. A lease of the parameter
         ``owner`` ends, and no other one.
         """
-        return self._once(("update", *columns), lambda: self._update(columns))
+        return self._once(("update", *columns), lambda: Change(self._update(columns)))
 
     def _update(self, columns: Sequence[str]) -> Update:
         table = self._table

@@ -17,9 +17,9 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm import identity, mapping, schema
 from zoho_token_orm.database import SAVE_PATIENCE, Database, shown
+from zoho_token_orm.direct import AnyRow
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.known import KnownIds
-from zoho_token_orm.lookups import AnyRow
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
 from zoho_token_orm.refresh import RefreshLease
 from zoho_token_orm.saving import Save
@@ -290,7 +290,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
 
     def _row_with(self, id: str) -> AnyRow | None:
         by_id = self._statements.by_id
-        rows = self._run("find the token", lambda c: by_id.rows(c, {"id": id}))
+        rows = self._run("find the token", lambda c: by_id.run(c, {"id": id}))
         return rows[0] if rows else None
 
     def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> AnyRow | None:
