@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, unquote
@@ -21,7 +20,6 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
 
-_PLAIN = re.compile(r"([ -~]*[!-~])?")
 _ENCODED = "UTF-8''"
 
 
@@ -81,8 +79,10 @@ class TokenString(ExactString):
 
     def stored(self, value: str) -> str:
         """The value itself, or its encoding where the column could not hold or compare it."""
-        is_plain = _PLAIN.fullmatch(value) and not value.startswith(_ENCODED)
-        return value if is_plain else _ENCODED + quote(value, safe="")
+        is_plain = value.isascii() and value.isprintable() and not value.endswith(" ")
+        if is_plain and not value.startswith(_ENCODED):
+            return value
+        return _ENCODED + quote(value, safe="")
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """From Python to the database."""

@@ -39,7 +39,6 @@ class Save:
         self._owner = owner
         self._fields = fields
         self._known_id = known_id
-        self._names = identity.names_of(fields, known_id)
         self._has_inserted = False
 
     def __call__(self, connection: Connection) -> str:
@@ -75,6 +74,10 @@ class Save:
             return self._update(connection, self._fields["id"], self._fields)
         except IntegrityError:  # another row holds one of its unique values
             return False
+
+    @functools.cached_property
+    def _names(self) -> tuple[identity.Name, ...]:
+        return identity.names_of(self._fields, self._known_id)
 
     @functools.cached_property
     def _new_id(self) -> str:
