@@ -10,7 +10,7 @@ from sqlalchemy import Engine, QueuePool, create_engine
 
 from tests.databases import NAMES, Database, fresh_database, required
 from zoho_token_orm import SQLAlchemyTokenStore
-from zoho_token_orm.database import _used, resolve_url
+from zoho_token_orm.database import forks, resolve_url
 
 
 def pytest_configure() -> None:
@@ -22,7 +22,7 @@ def pytest_configure() -> None:
 def no_connection_leaks() -> Iterator[None]:
     """After each test, no store has a connection checked out."""
     yield
-    pools = [database.engine.pool for database in _used]
+    pools = [database.engine.pool for database in forks.in_use]
     assert [pool for pool in pools if isinstance(pool, QueuePool) and pool.checkedout()] == []
 
 

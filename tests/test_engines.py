@@ -17,8 +17,7 @@ from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 from tests.databases import Database
 from tests.support import granted, statements
 from zoho_token_orm import SQLAlchemyTokenStore
-from zoho_token_orm import database as database_module
-from zoho_token_orm.database import resolve_url
+from zoho_token_orm.database import bounds, resolve_url
 
 
 def test_a_callers_engine_is_used_and_never_disposed_of(callers_engine):
@@ -52,7 +51,7 @@ def test_a_callers_engine_may_echo_and_show_parameters_without_an_error_showing_
     callers_engine, monkeypatch
 ):
     """An index of the application's own refuses the save; the drivers quote the value."""
-    monkeypatch.setattr(database_module, "COLLISION_PATIENCE", 0.0)
+    monkeypatch.setattr(bounds, "COLLISION_PATIENCE", 0.0)
     store = SQLAlchemyTokenStore(callers_engine, create_schema=True)
     with callers_engine.begin() as connection:
         connection.execute(text("CREATE UNIQUE INDEX own ON oauthtoken (access_token)"))

@@ -26,9 +26,7 @@ from tests.databases import SERVERS, Database, fresh_database, server
 from tests.proxy import Proxy
 from tests.support import granted, values
 from zoho_token_orm import SQLAlchemyTokenStore, schema
-from zoho_token_orm import database as database_module
-from zoho_token_orm import store as module
-from zoho_token_orm.database import resolve_url
+from zoho_token_orm.database import bounds, resolve_url
 
 
 @pytest.fixture(params=SERVERS)
@@ -185,7 +183,7 @@ def test_a_save_goes_on_until_the_server_is_back(store, proxy):
 
 
 def test_a_save_that_has_waited_long_enough_raises_and_stores_nothing(store, proxy, monkeypatch):
-    monkeypatch.setattr(module, "SAVE_PATIENCE", 0.3)
+    monkeypatch.setattr(bounds, "SAVE_PATIENCE", 0.3)
     token = granted("alice")
     with proxy.refusing(), pytest.raises(SDKException, match=r"tried \d+ times in \d+\.\d seconds"):
         store.save_token(token)
@@ -195,7 +193,7 @@ def test_a_save_that_has_waited_long_enough_raises_and_stores_nothing(store, pro
 
 def test_a_save_that_fails_in_an_outage_is_logged(store, proxy, monkeypatch, caplog):
     """The SDK swallows the error: the log is all that tells of it."""
-    monkeypatch.setattr(module, "SAVE_PATIENCE", 0.1)
+    monkeypatch.setattr(bounds, "SAVE_PATIENCE", 0.1)
     with (
         caplog.at_level(logging.ERROR, "zoho_token_orm"),
         proxy.refusing(),
@@ -222,11 +220,11 @@ def test_it_works_at_once_when_the_server_is_back(store, proxy):
 @pytest.fixture
 def short_bounds(monkeypatch) -> None:
     for name in ("CONNECT_TIMEOUT", "ANSWER_TIMEOUT"):
-        monkeypatch.setattr(database_module, name, 1)
+        monkeypatch.setattr(bounds, name, 1)
 
 
 def test_a_server_that_stays_silent_is_an_error_in_the_end(short_bounds, proxy, monkeypatch):
-    monkeypatch.setattr(module, "SAVE_PATIENCE", 0.1)
+    monkeypatch.setattr(bounds, "SAVE_PATIENCE", 0.1)
     token = granted("alice")
     with SQLAlchemyTokenStore(proxy.url, create_schema=True) as store:
         store.save_token(token)
@@ -246,7 +244,7 @@ def test_a_server_that_stays_silent_is_an_error_in_the_end(short_bounds, proxy, 
 def test_a_server_that_works_for_long_is_not_taken_for_silent_before_its_time(
     database, monkeypatch
 ):
-    monkeypatch.setattr(database_module, "ANSWER_TIMEOUT", 2)
+    monkeypatch.setattr(bounds, "ANSWER_TIMEOUT", 2)
     sleep = "SELECT pg_sleep(0.8)" if database.name == "postgresql" else "SELECT SLEEP(0.8)"
     with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
         for _ in range(3):  # each on the same connection: the bound is on one silence
@@ -285,8 +283,8 @@ def test_a_locked_row_is_waited_for(database):
 
 
 def test_a_row_that_stays_locked_is_an_error_that_says_how_long_was_tried(database, monkeypatch):
-    monkeypatch.setattr(database_module, "LOCK_TIMEOUT", 1)
-    monkeypatch.setattr(database_module, "COLLISION_PATIENCE", 1.5)
+    monkeypatch.setattr(bounds, "LOCK_TIMEOUT", 1)
+    monkeypatch.setattr(bounds, "COLLISION_PATIENCE", 1.5)
     token = granted("alice")
     with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
         store.save_token(token)
@@ -315,7 +313,7 @@ def test_a_lease_that_cannot_be_had_for_a_lock_is_not_waited_for(database, given
         store.save_token(token)
         with locked_row(database):
             found = pool.submit(store.find_token_by_id, token.get_id())
-            assert values(found.result(database_module.LOCK_TIMEOUT - 5)) == values(token)
+            assert values(found.result(bounds.LOCK_TIMEOUT - 5)) == values(token)
     engine.dispose()
 
 

@@ -16,7 +16,7 @@ from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 from tests.databases import Database, fresh_database
 from tests.support import granted, values
 from zoho_token_orm import SQLAlchemyTokenStore
-from zoho_token_orm import database as database_module
+from zoho_token_orm.database import bounds
 
 
 @pytest.fixture(params=["sqlite-file", "postgresql", "mysql", "mariadb"])
@@ -133,7 +133,7 @@ def test_a_merge_that_cannot_finish_changes_nothing(store, rival):
 def test_a_collision_without_end_is_an_error_that_says_how_long_was_tried(
     store, rival, monkeypatch
 ):
-    monkeypatch.setattr(database_module, "COLLISION_PATIENCE", 0.2)
+    monkeypatch.setattr(bounds, "COLLISION_PATIENCE", 0.2)
     with store.engine.connect() as connection:
         connection.exec_driver_sql("CREATE UNIQUE INDEX own ON oauthtoken (access_token)")
     first, second = granted("alice"), granted("bob")

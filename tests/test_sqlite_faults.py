@@ -21,7 +21,7 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from tests.support import CHECKOUT, granted, values
 from zoho_token_orm import SQLAlchemyTokenStore
-from zoho_token_orm import database as database_module
+from zoho_token_orm.database import bounds
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def test_an_expired_token_is_refreshed_meanwhile_too(path):
             assert values(store.find_token_by_id(token.get_id())) == values(token)
         with store.engine.connect() as connection:  # it still waits for other writers
             timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
-        assert timeout == database_module.BUSY_TIMEOUT * 1000
+        assert timeout == bounds.BUSY_TIMEOUT * 1000
 
 
 def test_a_file_that_stays_locked_is_an_error_that_says_how_long_was_tried(path, monkeypatch):
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 1.0)
-    monkeypatch.setattr(database_module, "COLLISION_PATIENCE", 0.5)
+    monkeypatch.setattr(bounds, "BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr(bounds, "COLLISION_PATIENCE", 0.5)
     token = granted("alice")
     with SQLAlchemyTokenStore(f"sqlite:///{path}") as store:
         store.save_token(token)

@@ -16,7 +16,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenSto
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm import identity, mapping, schema
-from zoho_token_orm.database import SAVE_PATIENCE, Database, shown
+from zoho_token_orm.database import Database, bounds, shown
 from zoho_token_orm.direct import AnyRow
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.known import KnownIds
@@ -192,7 +192,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         try:
             fields, known_id = mapping.fields_of(token), self._known_id(token)
             save = Save(self._statements, fields, known_id, self._lease.owner)
-            id = self._run("save the token", save, patience=SAVE_PATIENCE)
+            id = self._run("save the token", save, patience=bounds.SAVE_PATIENCE)
         except SDKException as error:
             logger.error("a token was not saved: %s", error)
             raise

@@ -1,0 +1,22 @@
+"""From a URL to work done on a database: all that differs between databases is in here."""
+
+from zoho_token_orm.database.names import checked_table_name, upgrade_command, version_table
+from zoho_token_orm.database.retries import Trouble, trouble
+from zoho_token_orm.database.running import Database
+from zoho_token_orm.database.transactions import migration_lock, transaction
+from zoho_token_orm.database.urls import URL_VARIABLE, is_memory, resolve_url, shown
+
+__all__ = [
+    "URL_VARIABLE",
+    "Database",
+    "Trouble",
+    "checked_table_name",
+    "is_memory",
+    "migration_lock",
+    "resolve_url",
+    "shown",
+    "transaction",
+    "trouble",
+    "upgrade_command",
+    "version_table",
+]

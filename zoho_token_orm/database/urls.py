@@ -1,0 +1,81 @@
+"""From what somebody writes to the URL that is meant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+URL_VARIABLE = "ZOHO_TOKEN_DB_URL"
+DEFAULT_URL = "sqlite:///zohooauth.db"
+DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+"""The drivers that this package ships, for URLs that name none."""
+DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
+
+_UNREADABLE = (
+    "the database URL cannot be read; write it like postgresql://user:password@host/database, with "
+    "the special characters of user and password percent-encoded"
+)
+
+
+def resolve_url(database: str | URL | None) -> URL:
+    """The URL that is meant: with a driver that this package ships, and an absolute SQLite path.
+
+    Args:
+        database: A URL; None means the environment variable ``ZOHO_TOKEN_DB_URL``, and without it
+            ``sqlite:///zohooauth.db``.
+
+    Raises:
+        ValueError: It is no URL, or names a database that is not supported.
+    """
+    if database is None:
+        database = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    if not isinstance(database, (str, URL)):
+        raise ValueError("database must be a URL (a string or sqlalchemy.URL) or an Engine")
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):
+        # Neither the URL nor the parser's message is shown: both may hold the password.
+        raise ValueError(_UNREADABLE) from None
+    refuse_misread(url, database if isinstance(database, str) else "")
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in DATABASES:
+        raise ValueError(f"{url.get_backend_name()} is not supported: use one of {DATABASES}")
+    return _with_absolute_path(url)
+
+
+def refuse_misread(url: URL, text: str = "") -> None:
+    """Refuses a URL whose password holds an ``@`` as it is: the rest of it is read as the host."""
+    is_misread = "@" in (url.host or "") or text.count("@") > 1
+    if is_misread and url.get_backend_name() != "sqlite":
+        raise ValueError(_UNREADABLE)
+
+
+def _with_absolute_path(url: URL) -> URL:
+    """A relative path is resolved once, so that a later chdir does not lead to another file."""
+    if (
+        url.get_backend_name() != "sqlite"
+        or is_memory(url)
+        or str(url.database).startswith("file:")
+    ):
+        return url
+    return url.set(database=str(Path(str(url.database)).absolute()))
+
+
+def is_memory(url: URL) -> bool:
+    """Whether the URL names a SQLite database that lives in memory."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+
+
+def shown(url: URL) -> str:
+    """The URL as it can be shown: without the password, and without options, which may hold one."""
+    return url.set(query={}).render_as_string(hide_password=True)
