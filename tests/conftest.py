@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, QueuePool, create_engine
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, QueuePool, create_engine
 from tests.databases import NAMES, Database, fresh_database, required
 from zoho_token_orm import SQLAlchemyTokenStore
 from zoho_token_orm.database import forks, resolve_url
+from zoho_token_orm.encryption import PLAIN
 
 
 def pytest_configure() -> None:
@@ -46,3 +48,20 @@ def callers_engine(database: Database) -> Iterator[Engine]:
     engine = create_engine(resolve_url(database.url))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def store_with(database: Database) -> Iterator[Callable[..., SQLAlchemyTokenStore]]:
+    """Makes a store with these keys on the one database; with plain text for none."""
+    made: list[SQLAlchemyTokenStore] = []
+
+    def make(*keys: str, **options: Any) -> SQLAlchemyTokenStore:
+        if made and database.name == "sqlite-memory":
+            options["database"] = made[0].engine
+        options = {"database": database.url, "create_schema": True, **options}
+        made.append(SQLAlchemyTokenStore(**options, encryption_keys=keys or PLAIN))
+        return made[-1]
+
+    yield make
+    for each in reversed(made):
+        each.close()

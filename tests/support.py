@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, event
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
+from zoho_token_orm import SQLAlchemyTokenStore
 from zoho_token_orm.database import URL_VARIABLE
 
 CHECKOUT = Path(__file__).parent.parent
+OLD, NEW = "A" * 43 + "B" * 43, "C" * 43 + "D" * 43
+"""Two encryption keys; real ones are random."""
 
 
 def granted(name: str, **more: str) -> OAuthToken:
@@ -55,6 +59,13 @@ def values(token: OAuthToken) -> dict[str, str | None]:
         "redirect_url": token.get_redirect_url(),
         "api_domain": token.get_api_domain(),
     }
+
+
+def raw_rows(store: SQLAlchemyTokenStore) -> list[dict[str, Any]]:
+    """Every row as the database has it."""
+    with store.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT * FROM oauthtoken ORDER BY id").mappings()
+        return [dict(row) for row in rows]
 
 
 @contextmanager

@@ -140,10 +140,9 @@ def test_an_error_of_the_driver_is_told_as_ever(database, on_cursor):
 
 
 def change_to_a_value_of_another_row(store: SQLAlchemyTokenStore) -> IntegrityError:
-    update = store._statements.update(["refresh_token"])
-    values = {"new_refresh_token": "1000.refresh-bob", "row_id": "1", "owner": "nobody"}
+    update = store._statements.update
     with store.engine.connect() as connection, pytest.raises(IntegrityError) as caught:
-        update.run(connection, values)
+        update(connection, "1", {"refresh_token": "1000.refresh-bob"}, "nobody")
     return caught.value
 
 

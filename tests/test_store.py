@@ -393,14 +393,6 @@ def test_a_refresh_wait_that_is_no_number_of_seconds_is_refused(seconds):
         SQLAlchemyTokenStore("sqlite://", refresh_wait=seconds)
 
 
-def test_encryption_keys_are_refused_rather_than_ignored(monkeypatch):
-    with pytest.raises(ValueError, match="cannot encrypt"):
-        SQLAlchemyTokenStore("sqlite://", encryption_keys=["key"])
-    monkeypatch.setenv("ZOHO_TOKEN_ENCRYPTION_KEYS", "key")
-    with pytest.raises(ValueError, match="cannot encrypt"):
-        SQLAlchemyTokenStore("sqlite://")
-
-
 # Threads, processes, closing
 
 

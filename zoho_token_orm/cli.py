@@ -14,6 +14,7 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm import SQLAlchemyTokenStore, __version__, schema
 from zoho_token_orm.database import URL_VARIABLE
+from zoho_token_orm.encryption import KEYS_VARIABLE, generate_key, keys_of
 from zoho_token_orm.models import DEFAULT_TABLE_NAME
 
 HEADINGS = ("id", "user", "client", "refresh token", "access token", "expires (UTC)")
@@ -109,6 +110,35 @@ def purge(days: int, database: str | None, table_name: str) -> None:
     """Delete the tokens that nobody has used for some DAYS."""
     with SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store:
         click.echo(f"{store.purge(timedelta(days=days))} deleted")
+
+
+@main.command(name="generate-key")
+def print_key() -> None:
+    """Print a new encryption key, for ZOHO_TOKEN_ENCRYPTION_KEYS."""
+    click.echo(generate_key())
+
+
+@main.command(name="rotate-keys")
+@_command
+def rotate(database: str | None, table_name: str) -> None:
+    """Encrypt every secret with the newest key of ZOHO_TOKEN_ENCRYPTION_KEYS.
+
+    The variable holds the keys, newest first, separated by commas; "plain" in the first place
+    decrypts everything. Workers may go on meanwhile, with the same keys.
+    """
+    if not keys_of(None):
+        raise ValueError(f"set {KEYS_VARIABLE} to the keys, newest first, separated by commas")
+    with (
+        SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store,
+        click.progressbar(length=1, label="Rows", file=sys.stderr) as bar,
+    ):
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        count = store.rotate_keys(show)
+    click.echo(f"{count} rows changed; no older key is needed")
 
 
 def table_lines(tokens: list[OAuthToken]) -> list[str]:

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Row, Select, UpdateBase
+from sqlalchemy import Connection, CursorResult, Dialect, Select, UpdateBase
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
-from zoho_token_orm.models import ExactString, Secret, TokenString
+from zoho_token_orm.models import ExactString, Secret
 
 Result = TypeVar("Result")
 
@@ -20,7 +20,7 @@ _LISTENED_TO = ("before_execute", "after_execute", "before_cursor_execute", "aft
 
 
 class Found(NamedTuple):
-    """A row as a look-up finds it, with the attributes of SQLAlchemy's own row."""
+    """A row of the token table, its tokens and secrets in the clear."""
 
     id: str
     user_name: str | None
@@ -38,9 +38,6 @@ class Found(NamedTuple):
     def __repr__(self) -> str:
         """Which row this is; never a token or a secret."""
         return f"Found(id={self.id!r}, user_name={self.user_name!r})"
-
-
-AnyRow = Found | Row[Any]
 
 
 class DirectStatement(abc.ABC, Generic[Result]):
@@ -113,14 +110,23 @@ class DirectStatement(abc.ABC, Generic[Result]):
         """The same from SQLAlchemy."""
 
 
-class LookUp(DirectStatement[Sequence[AnyRow]]):
-    """A SELECT of the columns of ``Found``; returns the rows, in the order of the statement."""
+class LookUp(DirectStatement[list[Found]]):
+    """A SELECT of the columns of ``Found``; returns the rows, in the order of the statement.
 
-    def _direct_result(self, cursor: DBAPICursor) -> Sequence[AnyRow]:
-        return [_found(row) for row in cursor.fetchall()]
+    Args:
+        statement: What is run.
+        opened: Makes of the columns as they are stored what they say.
+    """
 
-    def _result(self, result: CursorResult[Any]) -> Sequence[AnyRow]:
-        return result.all()
+    def __init__(self, statement: Select[Any], opened: Callable[[Sequence[Any]], Found]) -> None:
+        super().__init__(statement)
+        self._opened = opened
+
+    def _direct_result(self, cursor: DBAPICursor) -> list[Found]:
+        return [self._opened(row) for row in cursor.fetchall()]
+
+    def _result(self, result: CursorResult[Any]) -> list[Found]:
+        return [self._opened(row) for row in result]
 
 
 class Change(DirectStatement[int]):
@@ -167,23 +173,6 @@ def _for_driver(value: Any, stored: Callable[[Any], Any] | None) -> Any:
 
 def _stored(type: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     """What turns a value of that type into what the driver is given; None where nothing does."""
-    if isinstance(type, TokenString):
-        return type.stored  # not a Secret, which drivers take longer for
     if isinstance(type, ExactString):
-        return None
+        return None  # no mask: nothing here logs it, and drivers take longer for it
     return type.dialect_impl(dialect).bind_processor(dialect)
-
-
-def _found(row: Sequence[Any]) -> Found:
-    values = list(row)
-    for place in _TOKEN_PLACES:
-        value = values[place]
-        if value is not None:
-            values[place] = TokenString.loaded(value)
-    return Found(*values)
-
-
-_TOKEN_PLACES = tuple(
-    Found._fields.index(name)
-    for name in ("client_secret", "refresh_token", "access_token", "grant_token")
-)

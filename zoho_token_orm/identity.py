@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from zoho_token_orm.direct import AnyRow
+    from zoho_token_orm.direct import Found
     from zoho_token_orm.mapping import Fields
 
 ORDER = ("id", "user_name", "access_token", "grant_token", "refresh_token")
@@ -23,7 +23,7 @@ class Name(NamedTuple):
     column: str
     value: str
 
-    def fits(self, row: AnyRow) -> bool:
+    def fits(self, row: Found) -> bool:
         """Whether this is that row's name."""
         return bool(getattr(row, self.column) == self.value)
 
@@ -43,35 +43,35 @@ def names_of(fields: Fields, known_id: str | None = None) -> tuple[Name, ...]:
     return tuple(names)
 
 
-def ranked(rows: Iterable[AnyRow], names: Sequence[Name]) -> list[AnyRow]:
+def ranked(rows: Iterable[Found], names: Sequence[Name]) -> list[Found]:
     """The rows, those first that are named first."""
 
-    def rank(row: AnyRow) -> int:
+    def rank(row: Found) -> int:
         return next(place for place, name in enumerate(names) if name.fits(row))
 
     return sorted(rows, key=rank)
 
 
-def answer(rows: Iterable[AnyRow], names: Sequence[Name], fields: Fields) -> AnyRow | None:
+def answer(rows: Iterable[Found], names: Sequence[Name], fields: Fields) -> Found | None:
     """The first of the named rows that is not another user's or another client's."""
     own = (row for row in ranked(rows, names) if not _is_somebody_elses(row, fields))
     return next(own, None)
 
 
-def _is_somebody_elses(row: AnyRow, fields: Fields) -> bool:
+def _is_somebody_elses(row: Found, fields: Fields) -> bool:
     return any(
         fields[column] and getattr(row, column) and fields[column] != getattr(row, column)
         for column in ("user_name", "client_id")
     )
 
 
-def is_deleted(rows: Iterable[AnyRow], names: Sequence[Name]) -> bool:
+def is_deleted(rows: Iterable[Found], names: Sequence[Name]) -> bool:
     """Whether none of the rows holds the authorization that these names once named."""
     lasting = [name for name in names if name.column in AUTHORIZATION]
     return not any(name.fits(row) for row in rows for name in lasting)
 
 
-def superseded(rows: Sequence[AnyRow], names: Sequence[Name], fields: Fields) -> list[AnyRow]:
+def superseded(rows: Sequence[Found], names: Sequence[Name], fields: Fields) -> list[Found]:
     """The rows after the first that are the same authorization as it, and have to go.
 
     They hold one of the token's unique values, or are named by its access token and are from before

@@ -9,7 +9,7 @@ from typing import Any
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
-from zoho_token_orm.direct import AnyRow
+from zoho_token_orm.direct import Found
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.models import ExactString, OAuthTokenRow
 
@@ -137,7 +137,7 @@ def is_merged(token: OAuthToken) -> bool:
     return "get_id" in vars(token)
 
 
-def token_of(row: AnyRow) -> OAuthToken:
+def token_of(row: Found) -> OAuthToken:
     """A new, complete token, made by its own constructor, so that ``switch_user`` takes it."""
     # Not with the setters, as this is on the way of every API call.
     plain = [None if value is None else str(value) for value in row[: len(COLUMNS)]]
@@ -150,7 +150,7 @@ def token_of(row: AnyRow) -> OAuthToken:
     return token
 
 
-def fill(token: OAuthToken, row: AnyRow, fields: Fields) -> None:
+def fill(token: OAuthToken, row: Found, fields: Fields) -> None:
     """Gives a token what it lacks of the row, and overwrites nothing.
 
     The expiry goes only along with the access token that it belongs to.
@@ -171,7 +171,7 @@ def fill(token: OAuthToken, row: AnyRow, fields: Fields) -> None:
         getattr(token, setter)(UserSignature(text) if column == "user_name" else text)
 
 
-def merged(fields: Fields, first: AnyRow, others: Iterable[AnyRow]) -> Fields:
+def merged(fields: Fields, first: Found, others: Iterable[Found]) -> Fields:
     """The token's fields, and what neither it nor the first row has but one of the others does.
 
     An expiry comes only along with its access token.

@@ -20,6 +20,10 @@ NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
 
+SECRET_LENGTH = 2048
+"""The most characters of a token or secret, as stored."""
+SEALED = "zto1."
+"""What an encrypted token or secret begins with: the format (``zoho_token_orm.encryption``)."""
 _ENCODED = "UTF-8''"
 
 
@@ -59,13 +63,11 @@ class Secret(str):
         return "'***'"
 
 
-class TokenString(ExactString):
-    """A token or secret, stored as printable ASCII.
+class StoredSecret(ExactString):
+    """A token or secret in the form in which it is stored: printable ASCII.
 
-    Zoho's tokens are printable ASCII and are stored as they are. What holds other characters, or
-    ends in a space, is stored as ``UTF-8''`` and its percent-encoding (RFC 8187), which keeps the
-    comparison exact and one byte a character, so that a column of 2,048 stays below the index
-    limits of MySQL (3,072 bytes) and of PostgreSQL (2,704 bytes).
+    One byte a character, so that a column of 2,048 stays below the index limits of MySQL (3,072
+    bytes) and of PostgreSQL (2,704 bytes).
     """
 
     cache_ok = True
@@ -77,20 +79,40 @@ class TokenString(ExactString):
             return dialect.type_descriptor(text)
         return super().load_dialect_impl(dialect)
 
-    def stored(self, value: str) -> str:
-        """The value itself, or its encoding where the column could not hold or compare it."""
-        is_plain = value.isascii() and value.isprintable() and not value.endswith(" ")
-        if is_plain and not value.startswith(_ENCODED):
-            return value
-        return _ENCODED + quote(value, safe="")
-
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """From Python to the database."""
+        """From Python to the database, masked in a log."""
         return None if value is None else Secret(self.stored(value))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """From the database to Python."""
+        """From the database to Python, masked in a log."""
+        return None if value is None else Secret(value)
+
+
+class TokenString(StoredSecret):
+    """A token or secret that is not encrypted.
+
+    Zoho's tokens are printable ASCII and are stored as they are. What holds other characters, or
+    ends in a space, is stored as ``UTF-8''`` and its percent-encoding (RFC 8187), which keeps the
+    comparison exact; so is what looks like something encrypted.
+    """
+
+    cache_ok = True
+
+    def stored(self, value: str) -> str:
+        """The value itself, or its encoding where the column could not hold or compare it."""
+        return self.encoded(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """From the database to Python, masked in a log; an encrypted value stays as it is."""
         return None if value is None else Secret(self.loaded(value))
+
+    @staticmethod
+    def encoded(value: str) -> str:
+        """The form in which the value is stored."""
+        is_plain = value.isascii() and value.isprintable() and not value.endswith(" ")
+        if is_plain and not value.startswith((_ENCODED, SEALED)):
+            return value
+        return _ENCODED + quote(value, safe="")
 
     @staticmethod
     def loaded(value: str) -> str:
@@ -185,6 +207,7 @@ class OAuthTokenRow(Base):
 
     The first ten columns are those that the SDK documents for its own ``DBStore``, in its order.
     Tokens and secrets that were read are strings whose ``repr`` does not show them (``Secret``).
+    Where a store encrypts them, only a store decrypts them: the model has them encrypted.
     """
 
     __tablename__ = DEFAULT_TABLE_NAME
@@ -194,10 +217,10 @@ class OAuthTokenRow(Base):
     user_name: Mapped[str | None] = mapped_column(ExactString(512), unique=True)
     """The name in the token's user signature; the SDK makes it ``email:zgid``."""
     client_id: Mapped[str | None] = mapped_column(ExactString(255))
-    client_secret: Mapped[str | None] = mapped_column(TokenString(2048))
-    refresh_token: Mapped[str | None] = mapped_column(TokenString(2048), unique=True)
-    access_token: Mapped[str | None] = mapped_column(TokenString(2048), index=True)
-    grant_token: Mapped[str | None] = mapped_column(TokenString(2048), unique=True)
+    client_secret: Mapped[str | None] = mapped_column(TokenString(SECRET_LENGTH))
+    refresh_token: Mapped[str | None] = mapped_column(TokenString(SECRET_LENGTH), unique=True)
+    access_token: Mapped[str | None] = mapped_column(TokenString(SECRET_LENGTH), index=True)
+    grant_token: Mapped[str | None] = mapped_column(TokenString(SECRET_LENGTH), unique=True)
     expiry_time: Mapped[int | None] = mapped_column(BigInteger)
     """When the access token expires, in epoch milliseconds."""
     redirect_url: Mapped[str | None] = mapped_column(ExactString(2048))
@@ -227,3 +250,16 @@ def token_table(name: str = DEFAULT_TABLE_NAME) -> Table:
     if name == DEFAULT_TABLE_NAME:
         return table
     return table.to_metadata(MetaData(naming_convention=NAMING_CONVENTION), name=name)
+
+
+def stored_table(name: str = DEFAULT_TABLE_NAME) -> Table:
+    """The same table with tokens and secrets as they are stored (``StoredSecret``).
+
+    Args:
+        name: The table's name.
+    """
+    table = OAuthTokenRow.metadata.tables[DEFAULT_TABLE_NAME].to_metadata(MetaData(), name=name)
+    for column in table.columns:
+        if isinstance(column.type, TokenString):
+            column.type = StoredSecret(column.type.length)
+    return table

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import Trouble, transaction, trouble
-from zoho_token_orm.direct import AnyRow
+from zoho_token_orm.direct import Found
 from zoho_token_orm.statements import REFRESHED, Statements
 
 SDK_MARGIN = 5_000
@@ -39,7 +39,7 @@ PAUSES = (0.01, 0.25)
 MOST_ROWS = 10_000
 """How many rows' patience is kept."""
 
-LookUp = Callable[[], "AnyRow | None"]
+LookUp = Callable[[], "Found | None"]
 
 logger = logging.getLogger("zoho_token_orm")
 
@@ -70,7 +70,7 @@ class RefreshLease:
         """The calling thread, as no other thread, process or store is called."""
         return f"{self._store}.{os.getpid()}.{threading.get_ident()}"
 
-    def settled(self, look_up: LookUp) -> AnyRow | None:
+    def settled(self, look_up: LookUp) -> Found | None:
         """The row, with an access token that is valid or that the caller is to refresh.
 
         Args:
@@ -83,9 +83,9 @@ class RefreshLease:
         wait.pause(min(NEARLY, _milliseconds_left(row) + 1) / 1000)
         return self._one_of_many(row, look_up, wait)
 
-    def _one_of_many(self, row: AnyRow, look_up: LookUp, wait: _Wait) -> AnyRow | None:
+    def _one_of_many(self, row: Found, look_up: LookUp, wait: _Wait) -> Found | None:
         """The row for the one who is to refresh it; or what another one has saved."""
-        found: AnyRow | None = row
+        found: Found | None = row
         while found is not None and _state(found) == _state(row):
             if self._obtains(found, wait.seconds) or not wait.goes_on():
                 if wait.is_in_vain:
@@ -94,7 +94,7 @@ class RefreshLease:
             found = look_up()
         return found
 
-    def _obtains(self, row: AnyRow, patience: float) -> bool:
+    def _obtains(self, row: Found, patience: float) -> bool:
         """Takes the lease, where nobody else has it; true also where it cannot be had at all."""
         if row.lease_owner not in (None, self.owner) and (row.lease_left or 0) > 0:
             return False
@@ -106,25 +106,23 @@ class RefreshLease:
             return True
         return bool(taken)
 
-    def _take(self, connection: Connection, row: AnyRow, seconds: float) -> bool:
-        values = {f"seen_{column}": getattr(row, column) for column in REFRESHED}
-        values.update(row_id=row.id, owner=self.owner, milliseconds=int(seconds * 1000))
+    def _take(self, connection: Connection, row: Found, seconds: float) -> bool:
         try:
             with transaction(connection, waits=False):
                 connection.execute(self._statements.lock_at_once, {"row_id": row.id})
-                return connection.execute(self._statements.lease, values).rowcount > 0
+                return self._statements.lease(connection, row, self.owner, int(seconds * 1000))
         except DBAPIError as error:
             if trouble(error) is Trouble.COLLISION:  # who writes now may be saving that very token
                 return False
             raise
 
 
-def is_due(row: AnyRow) -> bool:
+def is_due(row: Found) -> bool:
     """Whether the SDK is about to refresh the row's access token, as ``get_token`` decides."""
     return bool(row.refresh_token) and _milliseconds_left(row) < NEARLY
 
 
-def _milliseconds_left(row: AnyRow) -> float:
+def _milliseconds_left(row: Found) -> float:
     """How long the SDK will still use the access token; less than 0 where it refreshes it."""
     if not row.access_token:
         return -1
@@ -168,17 +166,17 @@ class _Patience:
         self._full = seconds
         self._in_vain: dict[str, int] = {}
 
-    def with_row(self, row: AnyRow) -> float:
+    def with_row(self, row: Found) -> float:
         """Seconds to wait for somebody else's refresh of the row as it is now."""
         was_in_vain = self._in_vain.get(row.id) == _state(row)
         return self._full * VAIN_SHARE if was_in_vain else self._full
 
-    def lose(self, row: AnyRow) -> None:
+    def lose(self, row: Found) -> None:
         """Takes note that somebody has waited in vain for the row as it is now."""
         if len(self._in_vain) >= MOST_ROWS:
             self._in_vain.clear()
         self._in_vain[row.id] = _state(row)
 
 
-def _state(row: AnyRow) -> int:
+def _state(row: Found) -> int:
     return hash((row.refresh_token, *(getattr(row, column) for column in REFRESHED)))

@@ -13,7 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from zoho_token_orm import identity, mapping
 from zoho_token_orm.database import transaction
-from zoho_token_orm.direct import AnyRow
+from zoho_token_orm.direct import Found
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.statements import Statements
@@ -56,11 +56,14 @@ class Save:
         rows = self._rows(connection)
         if not self._needs_transaction(rows):
             return self._store(connection, rows)
-        with transaction(connection, serializable=not rows):
+        is_new = not rows or self._statements.has_several_forms
+        with transaction(connection, serializable=is_new):
             return self._store(connection, self._rows(connection, lock=True))
 
-    def _needs_transaction(self, rows: Sequence[AnyRow]) -> bool:
-        """Whether more than one row is concerned, or a new one that no constraint keeps single."""
+    def _needs_transaction(self, rows: Sequence[Found]) -> bool:
+        """Whether more than one row is concerned, or one that no constraint keeps single."""
+        if self._statements.has_several_forms:
+            return True
         if rows:
             return bool(identity.superseded(rows, self._names, self._fields))
         return [name.column for name in self._names] == ["access_token"]
@@ -71,7 +74,8 @@ class Save:
         if not self._fields["id"] or (self._fields["access_token"] and not has_client):
             return False
         try:
-            return self._update(connection, self._fields["id"], self._fields)
+            is_guarded = self._statements.has_several_forms
+            return self._update(connection, self._fields["id"], self._fields, is_guarded=is_guarded)
         except IntegrityError:  # another row holds one of its unique values
             return False
 
@@ -84,7 +88,7 @@ class Save:
         """The id of a new row, the same in every try."""
         return self._fields["id"] or new_id()
 
-    def _rows(self, connection: Connection, *, lock: bool = False) -> list[AnyRow]:
+    def _rows(self, connection: Connection, *, lock: bool = False) -> list[Found]:
         names = self._names
         if self._has_inserted:  # by an earlier try, of which only the answer may have been lost
             names = (*names, identity.Name("id", self._new_id))
@@ -93,7 +97,7 @@ class Save:
         rows = self._statements.rows_named(connection, names, lock=lock)
         return identity.ranked(rows, names)
 
-    def _store(self, connection: Connection, rows: Sequence[AnyRow]) -> str:
+    def _store(self, connection: Connection, rows: Sequence[Found]) -> str:
         if self._known_id and identity.is_deleted(rows, self._names):
             raise token_store_error(
                 "the token has been deleted since it was loaded, and is not put back; "
@@ -124,18 +128,18 @@ class Save:
         self._has_inserted = True
         now = datetime.now(timezone.utc)
         values = {**self._fields, "id": self._new_id, "created_at": now, "updated_at": now}
-        self._statements.insert.run(connection, values)
+        self._statements.insert(connection, values)
         return self._new_id
 
-    def _update(self, connection: Connection, row_id: str, fields: Fields) -> bool:
+    def _update(
+        self, connection: Connection, row_id: str, fields: Fields, *, is_guarded: bool = False
+    ) -> bool:
         """Sets what the fields have; returns whether there was such a row."""
         has = {column: value for column, value in fields.items() if value is not None}
         if fields["id"] == row_id:
             del has["id"]
         has["updated_at"] = datetime.now(timezone.utc)
-        values = {f"new_{column}": value for column, value in has.items()}
-        values.update(row_id=row_id, owner=self._owner)
-        return self._statements.update(tuple(has)).run(connection, values) > 0
+        return self._statements.update(connection, row_id, has, self._owner, is_guarded=is_guarded)
 
 
 def new_id() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Delete,
     Insert,
@@ -26,9 +27,10 @@ from sqlalchemy import (
     update,
 )
 
-from zoho_token_orm.direct import AnyRow, Change, LookUp
-from zoho_token_orm.identity import Name
-from zoho_token_orm.mapping import COLUMNS
+from zoho_token_orm.direct import Change, Found, LookUp
+from zoho_token_orm.encryption import SECRETS, Cipher
+from zoho_token_orm.identity import UNIQUE, Name
+from zoho_token_orm.mapping import COLUMNS, Fields
 from zoho_token_orm.models import epoch_milliseconds
 
 Statement = TypeVar("Statement")
@@ -37,27 +39,46 @@ ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 """How long Zoho's access tokens live."""
 REFRESHED = ("access_token", "expiry_time")
 """The columns that a refresh changes."""
+_SECRET_PLACES = [(place, name) for place, name in enumerate(Found._fields) if name in SECRETS]
+
+
+class After(NamedTuple):
+    """A place in the order of age."""
+
+    created_at: datetime
+    id: str
+
+
+FIRST = After(datetime(1970, 1, 2, tzinfo=timezone.utc), "")
+"""Before all rows."""
 
 
 class Statements:
-    """The statements on one token table.
+    """The statements on one token table, which take and give secrets in the clear.
 
     Args:
-        table: The token table (``token_table``).
+        table: The token table (``stored_table``).
+        cipher: How the secrets stand in it.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, cipher: Cipher) -> None:
         self._table = table
+        self._cipher = cipher
         self._columns = [table.c[name] for name in COLUMNS]
         self._made: dict[Any, Any] = {}
-        self.by_id = LookUp(select(*self._answer).where(table.c.id == bindparam("id")))
-        self.all = select(*self._columns).order_by(*self.age)
-        self.insert = Change(self._insert())
+        self._insert = Change(self._insertion())
+        self.by_id = self._look_up(select(*self._answer).where(table.c.id == bindparam("id")))
+        self.all = self._look_up(select(*self._answer).order_by(*self.age))
         self.delete_all: Delete = delete(table)
         self.delete: Delete = delete(table).where(table.c.id.in_(bindparam("ids", expanding=True)))
-        self.lease: Update = self._lease()
+        self._lease = self._leasing()
         own = select(table.c.id).where(table.c.id == bindparam("row_id"))
         self.lock_at_once = own.with_for_update(nowait=True)
+
+    @property
+    def has_several_forms(self) -> bool:
+        """Whether a secret may stand in two rows, which no constraint then tells to be the same."""
+        return self._cipher.has_several_forms
 
     @property
     def _answer(self) -> list[Any]:
@@ -65,6 +86,36 @@ class Statements:
         table = self._table
         lease_left = (table.c.lease_until - epoch_milliseconds()).label("lease_left")
         return [*self._columns, table.c.lease_owner, lease_left]
+
+    def _look_up(self, statement: Select[Any]) -> LookUp:
+        return LookUp(statement, self._opened)
+
+    def _opened(self, row: Sequence[Any]) -> Found:
+        values = list(row[: len(Found._fields)])
+        for place, column in _SECRET_PLACES:
+            if values[place] is not None:
+                values[place] = self._cipher.opened(values[0], column, values[place])
+        return Found(*values)
+
+    def _stored(self, column: str, value: Any) -> Any:
+        is_secret = value is not None and column in SECRETS
+        return self._cipher.stored(column, value) if is_secret else value
+
+    def _forms(self, column: str, value: Any) -> list[Any]:
+        """What a row may hold in a column that has the value; for each secret as many."""
+        if column not in SECRETS:
+            return [value]
+        count = self._cipher.count
+        return [None] * count if value is None else self._cipher.forms(column, value)
+
+    def _is_any(self, column: str, name: str) -> ColumnElement[bool]:
+        """Whether the column has a value; its forms are the parameters ``name_0`` and so on."""
+        count = self._cipher.count if column in SECRETS else 1
+        return or_(*(self._table.c[column] == bindparam(f"{name}_{n}") for n in range(count)))
+
+    def _any(self, column: str, value: Any, name: str) -> dict[str, Any]:
+        """The parameters of ``_is_any``."""
+        return {f"{name}_{n}": form for n, form in enumerate(self._forms(column, value))}
 
     def _once(self, key: Any, make: Callable[[], Statement]) -> Statement:
         statement: Statement | None = self._made.get(key)
@@ -74,7 +125,7 @@ class Statements:
 
     def rows_named(
         self, connection: Connection, names: Sequence[Name], *, lock: bool = False
-    ) -> Sequence[AnyRow]:
+    ) -> list[Found]:
         """The rows with one of these names, oldest first; one SELECT.
 
         Args:
@@ -83,15 +134,16 @@ class Statements:
             lock: Whether nobody else may change the rows until the transaction ends.
         """
         columns = tuple(name.column for name in names)
-        values = {f"name_{place}": name.value for place, name in enumerate(names)}
-        look_up = self._once((lock, columns), lambda: LookUp(self._named(columns, lock)))
+        values = {
+            parameter: form
+            for place, name in enumerate(names)
+            for parameter, form in self._any(name.column, name.value, f"name_{place}").items()
+        }
+        look_up = self._once((lock, columns), lambda: self._look_up(self._named(columns, lock)))
         return look_up.run(connection, values)
 
     def _named(self, columns: Sequence[str], lock: bool) -> Select[Any]:
-        conditions = [
-            self._table.c[column] == bindparam(f"name_{place}")
-            for place, column in enumerate(columns)
-        ]
+        conditions = [self._is_any(column, f"name_{place}") for place, column in enumerate(columns)]
         statement = select(*self._answer).where(or_(*conditions)).order_by(*self.age)
         return statement.with_for_update() if lock else statement
 
@@ -100,58 +152,109 @@ class Statements:
         """What the rows are sorted by: the oldest first."""
         return self._table.c.created_at, self._table.c.id
 
-    def _insert(self) -> Insert:
-        """A row with all that a token may have; the parameters have the names of the columns."""
+    def insert(self, connection: Connection, fields: Fields) -> None:
+        """Inserts a row: the columns of a token, ``created_at`` and ``updated_at``."""
+        values = {column: self._stored(column, value) for column, value in fields.items()}
+        self._insert.run(connection, values)
+
+    def _insertion(self) -> Insert:
         columns = (*COLUMNS, "created_at", "updated_at")
         return insert(self._table).values({column: bindparam(column) for column in columns})
 
-    def update(self, columns: Sequence[str]) -> Change:
-        """Sets these columns of the row whose id is the parameter ``row_id``.
+    def update(
+        self,
+        connection: Connection,
+        row_id: str,
+        fields: Fields,
+        owner: str,
+        *,
+        is_guarded: bool = False,
+    ) -> bool:
+        """Updates a row; returns whether there was one.
 
-        The value of a column is the parameter ``new_`` and its name. An access token that comes
-        without an expiry takes the expiry of another access token away. A lease of the parameter
-        ``owner`` ends, and no other one.
+        An access token that comes without an expiry takes the expiry of another access token away.
+        The refresh lease of the owner ends, and no other one.
+
+        Args:
+            connection: Where to.
+            row_id: The id of the row.
+            fields: The columns to set, and what to.
+            owner: Whose lease ends.
+            is_guarded: Whether the row is only updated if it has the unique secrets already, for
+                which no constraint stands up where they have several forms.
         """
-        return self._once(("update", *columns), lambda: Change(self._update(columns)))
+        columns = tuple(fields)
+        statement = self._once(
+            ("update", is_guarded, *columns), lambda: Change(self._update(columns, is_guarded))
+        )
+        values = {f"new_{name}": self._stored(name, value) for name, value in fields.items()}
+        for name in _compared(columns, is_guarded):
+            values.update(self._any(name, fields[name], f"same_{name}"))
+        return statement.run(connection, {**values, "row_id": row_id, "owner": owner}) > 0
 
-    def _update(self, columns: Sequence[str]) -> Update:
+    def _update(self, columns: Sequence[str], is_guarded: bool) -> Update:
         table = self._table
+        compared = _compared(columns, is_guarded)
+        same = {name: self._is_any(name, f"same_{name}") for name in compared}
         values: list[tuple[Any, Any]] = [
             (table.c[column], bindparam(f"new_{column}")) for column in columns
         ]
-        if "access_token" in columns and "expiry_time" not in columns:
-            same = table.c.access_token == bindparam("new_access_token")
+        if "access_token" in same:
             # First, because MySQL assigns from left to right and would compare with the new one.
-            values.insert(0, (table.c.expiry_time, case((same, table.c.expiry_time))))
+            kept = case((same.pop("access_token"), table.c.expiry_time))
+            values.insert(0, (table.c.expiry_time, kept))
         values.append((table.c.lease_owner, func.nullif(table.c.lease_owner, bindparam("owner"))))
-        return update(table).where(table.c.id == bindparam("row_id")).ordered_values(*values)
+        is_row = table.c.id == bindparam("row_id")
+        return update(table).where(is_row, *same.values()).ordered_values(*values)
 
-    def _lease(self) -> Update:
-        """Gives the parameter ``owner`` the row of ``row_id`` to refresh, for ``milliseconds``.
+    def lease(self, connection: Connection, row: Found, owner: str, milliseconds: int) -> bool:
+        """Gives the owner the row to refresh for a time; returns whether it has got it.
 
-        Only where its tokens are still ``seen_access_token`` and so on, and nobody else has it.
+        Only where its access token and expiry are still those, and nobody else has it.
         """
+        values = {"row_id": row.id, "owner": owner, "milliseconds": milliseconds}
+        for column in REFRESHED:
+            values.update(self._any(column, getattr(row, column), f"seen_{column}"))
+        return connection.execute(self._lease, values).rowcount > 0
+
+    def _leasing(self) -> Update:
         table, now = self._table, epoch_milliseconds()
         owner = bindparam("owner", type_=table.c.lease_owner.type)
-        conditions = [
-            table.c[name].is_not_distinct_from(bindparam(f"seen_{name}", type_=table.c[name].type))
-            for name in REFRESHED
-        ]
         is_free = or_(
             table.c.lease_owner.is_(None),
             table.c.lease_owner == owner,
             table.c.lease_until.is_(None),
             table.c.lease_until <= now,
         )
-        statement = update(table).where(table.c.id == bindparam("row_id"), *conditions, is_free)
+        is_row = table.c.id == bindparam("row_id")
+        statement = update(table).where(is_row, *map(self._is_as_seen, REFRESHED), is_free)
         until = now + bindparam("milliseconds", type_=BigInteger())
         return statement.values(lease_owner=owner, lease_until=until)
 
-    def page(self, size: int) -> Select[Any]:
-        """The rows after that of the parameters ``created_at`` and ``id``, oldest first."""
+    def _is_as_seen(self, column: str) -> ColumnElement[bool]:
+        """Whether the column has the value that was seen in it, or as then none."""
+        own = self._table.c[column]
+        count = len(self._forms(column, None))
+        names = [f"seen_{column}_{n}" for n in range(count)]
+        return or_(*(own.is_not_distinct_from(bindparam(name, type_=own.type)) for name in names))
+
+    def page(self, connection: Connection, after: After, size: int) -> tuple[list[Found], After]:
+        """The next rows, oldest first, and after which the ones then follow.
+
+        Args:
+            connection: Where to ask.
+            after: After which row; ``FIRST`` for those at the beginning.
+            size: How many rows, at most.
+        """
+        statement = self._once(("page", size), lambda: self._page(size))
+        rows = connection.execute(statement, after._asdict()).all()
+        last = After(rows[-1].created_at, rows[-1].id) if rows else after
+        return [self._opened(row) for row in rows], last
+
+    def _page(self, size: int) -> Select[Any]:
         created_at, id = self.age
         later = or_(created_at > bindparam("created_at"), id > bindparam("id"))
-        statement = select(*self._columns, created_at).order_by(*self.age).limit(size)
+        statement = select(*self._answer, created_at).order_by(*self.age).limit(size)
         return statement.where(and_(created_at >= bindparam("created_at"), later))
 
     def delete_unused(self, since: datetime, now: datetime) -> Delete:
@@ -166,3 +269,11 @@ class Statements:
         expiry_time = self._table.c.expiry_time
         is_older = or_(expiry_time.is_(None), not_(expiry_time.between(earliest, latest)))
         return delete(self._table).where(self._table.c.updated_at < since, is_older)
+
+
+def _compared(columns: Sequence[str], is_guarded: bool) -> list[str]:
+    """The secrets that an update of these columns compares with those of the row."""
+    compared = [name for name in UNIQUE if name in SECRETS and name in columns and is_guarded]
+    if "access_token" in columns and "expiry_time" not in columns:
+        compared.append("access_token")
+    return compared

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
@@ -17,17 +16,18 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm import identity, mapping, schema
 from zoho_token_orm.database import Database, bounds, shown
-from zoho_token_orm.direct import AnyRow
+from zoho_token_orm.direct import Found
+from zoho_token_orm.encryption import Cipher, keys_of
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.known import KnownIds
-from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
+from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
 from zoho_token_orm.refresh import RefreshLease
+from zoho_token_orm.rotation import Rotation
 from zoho_token_orm.saving import Save
-from zoho_token_orm.statements import Statements
+from zoho_token_orm.statements import FIRST, Statements
 
 Result = TypeVar("Result")
 
-KEYS_VARIABLE = "ZOHO_TOKEN_ENCRYPTION_KEYS"
 PAGE = 500
 LONGEST_WAIT = 86_400
 """The most seconds that ``refresh_wait`` may have."""
@@ -53,9 +53,11 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         create_schema: True runs the migrations now, False never does; None means True for SQLite
             and False for a server, where ``zoho-token-orm upgrade`` is a step of the deployment.
         table_name: The table's name; letters, digits and underscores, 43 at most.
-        encryption_keys: Not available in this release: keys, here or in the environment variable
-            ``ZOHO_TOKEN_ENCRYPTION_KEYS``, are refused, so that nobody takes plain text for
-            encrypted.
+        encryption_keys: Keys of ``zoho-token-orm generate-key``, newest first: one, several
+            separated by commas, or a sequence. Access, refresh and grant token and client secret
+            are encrypted with the first and decrypted with any; plain text stays readable, and
+            ``"plain"`` in the first place stores it. None means the environment variable
+            ``ZOHO_TOKEN_ENCRYPTION_KEYS``, and without it no encryption.
         refresh_wait: Seconds for which a look-up that meets an access token about to expire waits
             for another caller's refresh of it, at most; up to a day. 0 lets every caller refresh by
             itself.
@@ -78,12 +80,12 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         encryption_keys: str | Sequence[str] | None = None,
         refresh_wait: float = 10.0,
     ) -> None:
-        _refuse_keys(encryption_keys)
         _check_wait(refresh_wait)
+        self._cipher = Cipher(keys_of(encryption_keys))
         self._known = KnownIds()
         self._is_closed = False
         self._database = Database(database, table_name)
-        self._statements = Statements(token_table(table_name))
+        self._statements = Statements(stored_table(table_name), self._cipher)
         self._lease = RefreshLease(self._run, self._statements, refresh_wait)
         self.engine: Engine = self._database.engine
         self._prepare_schema(create_schema)
@@ -221,7 +223,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         Raises:
             SDKException: The database did not answer.
         """
-        rows = self._run("load the tokens", lambda c: c.execute(self._statements.all).all())
+        rows = self._run("load the tokens", lambda c: self._statements.all.run(c, {}))
         return [self._loaded(row) for row in rows]
 
     def delete_tokens(self) -> None:
@@ -246,14 +248,13 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         Raises:
             SDKException: The database did not answer.
         """
-        statement = self._statements.page(PAGE)
-        last = {"created_at": datetime(1970, 1, 2, tzinfo=timezone.utc), "id": ""}
+        after = FIRST
         while True:
-            rows = self._run("load the tokens", lambda c: c.execute(statement, last).all())  # noqa: B023
+            page = functools.partial(self._statements.page, after=after, size=PAGE)
+            rows, after = self._run("load the tokens", page)
             yield from map(self._loaded, rows)
             if len(rows) < PAGE:
                 return
-            last = {"created_at": rows[-1].created_at, "id": rows[-1].id}
 
     def purge(self, unused_for: timedelta) -> int:
         """Deletes the tokens that nobody has used for a time. One DELETE.
@@ -279,7 +280,35 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             return 0
         return self._run("purge the tokens", lambda c: c.execute(statement).rowcount)
 
+    def rotate_keys(self, on_progress: Callable[[int, int], None] | None = None) -> int:
+        """Encrypts every secret with the newest key, those in plain text too.
+
+        Others may read and write meanwhile, if they have the same newest key and the older ones.
+        Interrupted, it goes on where it was when it is called again. Afterwards no older key is
+        needed. Where ``"plain"`` is the first key, everything is decrypted.
+
+        Args:
+            on_progress: Is told how many rows are done, of how many, after some hundreds.
+
+        Returns:
+            How many rows have been changed.
+
+        Raises:
+            SDKException: The database did not answer; or a secret is encrypted with a key that is
+                not given, or was tampered with: all other rows are done then.
+        """
+        table = stored_table(self._database.table_name)
+        rotation = Rotation(self._run, table, self._cipher, self._merge)
+        return rotation(on_progress or (lambda done, total: None))
+
     # How it is done
+
+    def _merge(self, id: str) -> None:
+        """Saves a row as it is, which makes one of all that are the same authorization."""
+        row = self._row_with(id)
+        if row is not None:
+            fields = {column: getattr(row, column) for column in mapping.COLUMNS}
+            self._run("merge rows", Save(self._statements, fields, None, self._lease.owner))
 
     def _run(
         self, what: str, work: Callable[[Connection], Result], *, patience: float = 0.0
@@ -288,12 +317,12 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             raise token_store_error(f"could not {what}: the store is closed")
         return self._database.run(what, work, patience=patience)
 
-    def _row_with(self, id: str) -> AnyRow | None:
+    def _row_with(self, id: str) -> Found | None:
         by_id = self._statements.by_id
         rows = self._run("find the token", lambda c: by_id.run(c, {"id": id}))
         return rows[0] if rows else None
 
-    def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> AnyRow | None:
+    def _row_named(self, names: Sequence[identity.Name], fields: mapping.Fields) -> Found | None:
         rows = self._run("find the token", lambda c: self._statements.rows_named(c, names))
         return identity.answer(rows, names, fields)
 
@@ -304,18 +333,10 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             known = mapping.checked("id", token.get_id())
         return known
 
-    def _loaded(self, row: AnyRow) -> OAuthToken:
+    def _loaded(self, row: Found) -> OAuthToken:
         token = mapping.token_of(row)
         self._known.remember(token, row.id)
         return token
-
-
-def _refuse_keys(keys: str | Sequence[str] | None) -> None:
-    if keys or os.environ.get(KEYS_VARIABLE):
-        raise ValueError(
-            "this release cannot encrypt tokens: "
-            f"leave out encryption_keys and unset {KEYS_VARIABLE}"
-        )
 
 
 def _check_wait(seconds: float) -> None:

@@ -7,14 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.databases import Database
+from tests.support import NEW, OLD
 from zoho_token_orm import SQLAlchemyTokenStore
+from zoho_token_orm.encryption import PLAIN
 from zoho_token_orm.testing import TokenStoreContract
 
 
 class TestSQLAlchemyTokenStore(TokenStoreContract):
+    KEYS = PLAIN
+
     @pytest.fixture
-    def store(self, store: SQLAlchemyTokenStore) -> SQLAlchemyTokenStore:
-        return store
+    def store(self, database: Database) -> Iterator[SQLAlchemyTokenStore]:
+        options = {"create_schema": True, "encryption_keys": self.KEYS}
+        with SQLAlchemyTokenStore(database.url, **options) as made:
+            yield made
 
     @pytest.fixture
     def second_store(
@@ -23,5 +29,10 @@ class TestSQLAlchemyTokenStore(TokenStoreContract):
         if database.name == "sqlite-memory":
             yield store
             return
-        with SQLAlchemyTokenStore(database.url, create_schema=False) as second:
+        options = {"create_schema": False, "encryption_keys": self.KEYS}
+        with SQLAlchemyTokenStore(database.url, **options) as second:
             yield second
+
+
+class TestEncrypted(TestSQLAlchemyTokenStore):
+    KEYS = f"{NEW},{OLD}"

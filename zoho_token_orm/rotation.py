@@ -1,0 +1,170 @@
+"""Every secret under the newest key, while others go on reading and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
+
+from zoho_token_orm.database import transaction
+from zoho_token_orm.encryption import SECRETS, Cipher
+from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.models import SEALED
+
+PAGE = 500
+"""How many rows are changed in one transaction."""
+MOST_PASSES = 3
+"""How often the table is gone through, where others write under another key meanwhile."""
+
+Progress = Callable[[int, int], None]
+Change = dict[str, "str | None"]
+
+
+class Rotation:
+    """Stores every secret of a table in the form in which new ones are stored.
+
+    A secret that somebody changes meanwhile stays as that one has stored it. Where it is
+    interrupted, what is done stays done.
+
+    Args:
+        run: Runs an operation on the database (``Database.run``).
+        table: The token table (``stored_table``).
+        cipher: The keys.
+        merge: Makes one row of all that are the same authorization as that of an id.
+    """
+
+    def __init__(
+        self, run: Callable[..., Any], table: Table, cipher: Cipher, merge: Callable[[str], None]
+    ) -> None:
+        self._run = run
+        self._table = table
+        self._cipher = cipher
+        self._merge = merge
+        self._failures: dict[str, str] = {}
+        self._done = 0
+
+    def __call__(self, on_progress: Progress) -> int:
+        """Goes through the table.
+
+        Args:
+            on_progress: Is told how many rows are done, of how many.
+
+        Returns:
+            How many rows have been changed.
+
+        Raises:
+            SDKException: Some secrets cannot be read, or others go on storing another form.
+        """
+        for _ in range(MOST_PASSES):
+            left = self._count() - len(self._failures)
+            if left <= 0:
+                break
+            self._pass(on_progress, self._done + left)
+        self._report()
+        return self._done
+
+    def _report(self) -> None:
+        left = self._count() - len(self._failures)
+        if self._failures:
+            first = next(iter(self._failures.values()))
+            raise token_store_error(
+                f"{self._done} rows are done, and {len(self._failures)} cannot be; "
+                f"the first: {first}"
+            )
+        if left > 0:
+            raise token_store_error(
+                f"{self._done} rows are done, and somebody has stored {left} under another key "
+                "meanwhile: give all workers the same newest key, and run this again"
+            )
+
+    def _count(self) -> int:
+        count = select(func.count()).select_from(self._table).where(self._is_stale())
+        return int(self._run("count the rows", lambda c: c.execute(count).scalar_one()))
+
+    def _pass(self, on_progress: Progress, total: int) -> None:
+        page, after = self._page(), ""
+        while True:
+            rows = self._run("read the rows", lambda c: c.execute(page, {"after": after}).all())  # noqa: B023
+            if not rows:
+                return
+            changes = [change for row in rows if (change := self._change(row))]
+            self._store(changes)
+            self._done += len(changes)
+            after = rows[-1].id
+            on_progress(self._done, max(total, self._done))
+
+    def _is_stale(self) -> ColumnElement[bool]:
+        """Whether a row has a secret in another form than the one that is stored from now on."""
+        return or_(*(self._is_stale_in(self._table.c[name]) for name in SECRETS))
+
+    def _is_stale_in(self, column: ColumnElement[str]) -> ColumnElement[bool]:
+        prefix = self._cipher.prefix
+        if prefix is None:
+            return func.substr(column, 1, len(SEALED)) == SEALED
+        return and_(column.is_not(None), func.substr(column, 1, len(prefix)) != prefix)
+
+    def _page(self) -> Select[Any]:
+        id = self._table.c.id
+        columns = [id, *(self._table.c[name] for name in SECRETS)]
+        is_next = and_(id > bindparam("after"), self._is_stale())
+        return select(*columns).where(is_next).order_by(id).limit(PAGE)
+
+    def _change(self, row: Row[Any]) -> Change | None:
+        """The parameters of ``_update``; None for a row that cannot be changed."""
+        change: Change = {"row_id": row.id}
+        try:
+            for name in SECRETS:
+                old = getattr(row, name)
+                new = old and self._cipher.stored(name, self._cipher.opened(row.id, name, old))
+                is_other = old != new
+                change[f"old_{name}"] = old if is_other else None
+                change[f"new_{name}"] = new if is_other else None
+        except SDKException as error:
+            self._failures[row.id] = error.error_message
+            return None
+        return change
+
+    def _update(self) -> Update:
+        """Changes the secrets that are still as they were read; ``updated_at`` stays."""
+        values = {}
+        for name in SECRETS:
+            column = self._table.c[name]
+            old, new = (bindparam(f"{which}_{name}", type_=column.type) for which in ("old", "new"))
+            values[name] = case((column == old, new), else_=column)
+        return update(self._table).where(self._table.c.id == bindparam("row_id")).values(values)
+
+    def _store(self, changes: list[Change]) -> None:
+        if not changes or self._run("encrypt the rows", lambda c: self._is_stored(c, changes)):
+            return
+        for change in changes:
+            if not self._run("encrypt a row", lambda c: self._is_stored(c, [change])):  # noqa: B023
+                self._merge(str(change["row_id"]))
+
+    def _is_stored(self, connection: Connection, changes: list[Change]) -> bool:
+        """Changes the rows; False, and none of them, where another row has the same secret already.
+
+        As it may where two workers have saved one authorization at a time, each under its own key.
+        """
+        try:
+            with transaction(connection):
+                connection.execute(self._update(), changes)
+        except IntegrityError:
+            return False
+        return True
