@@ -25,6 +25,7 @@ lint: $(VENV)/.developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict zoho_token_orm
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive zoho_token_orm migrations
 
 format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from tests.databases import fresh_database
-from tests.support import NEW, OLD, granted, in_an_hour, raw_rows, run, values
+from tests.support import CHECKOUT, NEW, OLD, granted, in_an_hour, raw_rows, run, values
 from zoho_token_orm import SQLAlchemyTokenStore, schema
 from zoho_token_orm.encryption import KEYS_VARIABLE, PLAIN, SECRETS, Cipher, generate_key
 from zoho_token_orm.models import stored_table
@@ -268,3 +269,47 @@ def test_a_row_that_no_key_opens_ends_the_command_with_a_line_that_says_so(tmp_p
     assert result.returncode == 1
     assert "client_secret of the row with the id '1' is encrypted with the key" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# The guide
+
+GUIDE = (CHECKOUT / "docs" / "security.md").read_text()
+WAYS = [block for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) if "_KEYS" in block]
+BEFORE = {"plain,NEW": [], "OLD,NEW": [OLD], "plain,OLD": [OLD]}
+"""What the workers have before the first step of each way, by that step."""
+
+
+def keys_in(step: str) -> list[str]:
+    """The keys that a step of the guide gives to the workers."""
+    assert re.fullmatch(rf"{KEYS_VARIABLE}=[A-Za-z,]+|unset {KEYS_VARIABLE}", step)
+    named = {"NEW": NEW, "OLD": OLD, PLAIN: PLAIN}
+    return [named[name] for name in step.partition("=")[2].split(",") if name]
+
+
+def work_together(one: SQLAlchemyTokenStore, other: SQLAlchemyTokenStore, name: str) -> None:
+    """One logs a user in, the other refreshes the token; each finds what the other has saved."""
+    one.save_token(token := granted(name))
+    found = other.find_token(OAuthToken(user_signature=token.get_user_signature()))
+    assert values(found) == values(token)
+    found.set_access_token(f"1000.fresh-{name}")
+    other.save_token(found)
+    again = OAuthToken("1000.CLIENT", "the-secret", refresh_token=token.get_refresh_token())
+    one.save_token(again)
+    assert values(one.find_token_by_id(again.get_id())) == values(found)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["on", "change", "off"])
+def test_no_step_of_the_guide_needs_a_pause(way, store_with):
+    steps = [step for step in way.splitlines() if not step.startswith("#")]
+    before = store_with(*BEFORE[steps[0].partition("=")[2]])
+    for number, step in enumerate(steps):
+        if step == "zoho-token-orm rotate-keys":
+            before.rotate_keys()
+            assert len(prefixes(before)) == 1
+            continue
+        after = store_with(*keys_in(step))
+        work_together(before, after, f"{number}-forward")
+        work_together(after, before, f"{number}-back")
+        before = after
+    assert len(before.get_tokens()) == 2 * (len(steps) - 1)
+    assert prefixes(before) == {PLAIN if way is WAYS[-1] else Cipher([NEW]).prefix}
