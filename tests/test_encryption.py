@@ -20,6 +20,7 @@ from tests.support import NEW, OLD, granted, in_an_hour, raw_rows, statements, v
 from zoho_token_orm import SQLAlchemyTokenStore
 from zoho_token_orm.database import resolve_url
 from zoho_token_orm.encryption import KEYS_VARIABLE, PLAIN, SECRETS, Cipher, generate_key
+from zoho_token_orm.saving import Save
 
 CLIENT = {"client_id": "1000.CLIENT", "client_secret": "the-secret"}
 FORMS = {"old": (OLD,), "new": (NEW,), "plain": (PLAIN,), "both": (NEW, OLD)}
@@ -274,17 +275,25 @@ def test_an_access_token_without_an_expiry_keeps_the_one_it_has_in_every_form(st
             assert store.find_token_by_id("1").get_expires_in() == expected
 
 
-def test_two_workers_of_different_newest_keys_that_save_one_new_login_make_one_row(
-    store_with, database
+@pytest.mark.parametrize("has_row", [False, True], ids=["new", "one that has a row"])
+def test_two_workers_of_different_newest_keys_that_save_one_login_make_one_row(
+    store_with, database, has_row
 ):
     if database.name == "sqlite-memory":
         pytest.skip("a database in memory has one store")
     stores = [store_with(NEW, OLD), store_with(OLD, NEW)]
     for number in range(15):
         barrier = threading.Barrier(4)
+        user = UserSignature(f"user-{number}")
+        if has_row:
+            early = OAuthToken("1000.CLIENT", "s", access_token=f"1000.a-{number}")
+            early.set_user_signature(user)
+            stores[0].save_token(early)
 
-        def save(store: SQLAlchemyTokenStore, number: int = number, barrier=barrier) -> None:
+        def save(store, number=number, barrier=barrier, user=user) -> None:
             token = OAuthToken("1000.CLIENT", "s", refresh_token=f"1000.refresh-{number}")
+            if has_row and store is stores[0]:
+                token.set_user_signature(user)
             barrier.wait()
             store.save_token(token)
 
@@ -293,6 +302,30 @@ def test_two_workers_of_different_newest_keys_that_save_one_new_login_make_one_r
                 saved.result(60)
     tokens = [token.get_refresh_token() for token in stores[0].get_tokens()]
     assert sorted(tokens) == sorted(f"1000.refresh-{number}" for number in range(15))
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_row_that_another_worker_adds_between_look_and_save_is_no_second_one(
+    store_with, monkeypatch
+):
+    """The other servers, and SQLite, let the other worker wait meanwhile."""
+    store, other = store_with(NEW, OLD), store_with(OLD, NEW)
+    token = OAuthToken("1000.CLIENT", "s", id="1", access_token="1000.access")
+    store.save_token(token)
+    token.set_refresh_token("1000.refresh")
+    later = iter([OAuthToken("1000.CLIENT", "s", refresh_token="1000.refresh")])
+    store_found = Save._store
+
+    def between(self, connection, rows):
+        if connection.engine is store.engine:
+            for each in later:
+                other.save_token(each)
+        return store_found(self, connection, rows)
+
+    monkeypatch.setattr(Save, "_store", between)
+    store.save_token(token)
+    (row,) = store.get_tokens()
+    assert (row.get_refresh_token(), row.get_access_token()) == ("1000.refresh", "1000.access")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -327,6 +360,8 @@ def test_a_token_that_looks_encrypted_is_a_token_like_any_other(store_with, keys
 
 # What no key opens
 
+BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 
 def tampered(text: str) -> dict[str, str]:
     middle = len(text) // 2
@@ -335,6 +370,7 @@ def tampered(text: str) -> dict[str, str]:
         "one character": text[:middle] + other + text[middle + 1 :],
         "cut off": text[:-1],
         "longer": text + "A",
+        "another spelling of the same bytes": text[:-1] + BASE64[BASE64.index(text[-1]) ^ 1],
         "without its end": text[:14],
         "nothing but the format": "zto1.",
         "no base64": text[:-2] + "**",

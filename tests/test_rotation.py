@@ -210,6 +210,15 @@ def test_a_worker_that_goes_on_under_an_older_key_is_told_of(store_with):
     assert values(store.find_token_by_id("1"))["refresh_token"] == token.get_refresh_token()
 
 
+def test_what_was_saved_under_an_older_key_meanwhile_is_gone_through_again(store_with):
+    """As by a worker that was in the middle of a save when it was restarted with the new key."""
+    store, behind = store_with(NEW, OLD), store_with(OLD, NEW)
+    behind.save_token(granted("alice", id="1"))
+    late = iter([granted("alice", id="0")])
+    store.rotate_keys(lambda done, total: [behind.save_token(token) for token in late])
+    assert prefixes(store) == {Cipher([NEW]).prefix}
+
+
 def test_an_unused_row_stays_unused(store_with):
     """``purge`` goes by ``updated_at``."""
     store = store_with(NEW, OLD)
