@@ -223,8 +223,10 @@ def _require_head(connection: Connection, table_name: str) -> None:
     if revision == head():
         return
     where = f"the schema of {table_name} in {shown(connection.engine.url)}"
+    hint = ""
     if revision is None:
         problem = f"{where} is missing"
+        hint = "; if that has been done, let this user read the tables"
     elif revision in _known_revisions():
         problem = f"{where} is outdated, at revision {revision}"
     else:
@@ -234,7 +236,7 @@ def _require_head(connection: Connection, table_name: str) -> None:
         )
     raise token_store_error(
         f"{problem}; run: {upgrade_command(table_name)} (or in a checkout: alembic upgrade head), "
-        "or make the store with create_schema=True"
+        f"or make the store with create_schema=True{hint}"
     )
 
 

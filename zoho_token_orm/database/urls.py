@@ -48,6 +48,7 @@ def resolve_url(database: str | URL | None) -> URL:
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in DATABASES:
         raise ValueError(f"{url.get_backend_name()} is not supported: use one of {DATABASES}")
+    _refuse_unverified(url)
     return _with_absolute_path(url)
 
 
@@ -56,6 +57,16 @@ def refuse_misread(url: URL, text: str = "") -> None:
     is_misread = "@" in (url.host or "") or text.count("@") > 1
     if is_misread and url.get_backend_name() != "sqlite":
         raise ValueError(_UNREADABLE)
+
+
+def _refuse_unverified(url: URL) -> None:
+    """Refuses options that turn each other off, so that any certificate for any host would do."""
+    unset = [name for name in ("ssl_verify_cert", "ssl_verify_identity") if name in url.query]
+    if unset and "ssl_ca" in url.query and url.get_driver_name() == "pymysql":
+        raise ValueError(
+            f"leave {' and '.join(unset)} out of the database URL: with ssl_ca alone PyMySQL "
+            "verifies authority and host, and with both it forgets that authority"
+        )
 
 
 def _with_absolute_path(url: URL) -> URL:
