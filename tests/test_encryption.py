@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.proxy import Proxy
 from tests.support import NEW, OLD, granted, in_an_hour, raw_rows, statements, values
-from zoho_token_orm import SQLAlchemyTokenStore
+from zoho_token_orm import OAuthTokenRow, SQLAlchemyTokenStore
 from zoho_token_orm.database import resolve_url
+from zoho_token_orm.direct import _Compiled
 from zoho_token_orm.encryption import KEYS_VARIABLE, PLAIN, SECRETS, Cipher, generate_key
 from zoho_token_orm.saving import Save
 
@@ -51,7 +53,7 @@ def test_a_key_is_random_and_good_at_once():
     keys = {generate_key() for _ in range(20)}
     assert len(keys) == 20
     assert {len(key) for key in keys} == {86}
-    assert Cipher(sorted(keys)).count == 21
+    assert Cipher(sorted(keys)).count == 20
 
 
 BAD_KEYS = {
@@ -91,16 +93,25 @@ def test_keys_that_are_given_and_empty_do_not_mean_plain_text(given, monkeypatch
         SQLAlchemyTokenStore("sqlite://")
 
 
-@pytest.mark.parametrize("given", [b"bytes", [b"bytes"], [None], 7])
-def test_keys_that_are_no_text_are_refused(given):
-    with pytest.raises((ValueError, TypeError)):
+@pytest.mark.parametrize("given", [b"bytes", [b"bytes"], [None], 7, {OLD, NEW}])
+def test_keys_that_are_no_text_or_in_no_order_are_refused(given):
+    with pytest.raises(ValueError, match="must be a string, or a sequence"):
+        SQLAlchemyTokenStore("sqlite://", encryption_keys=given)
+
+
+@pytest.mark.parametrize(
+    "given", [f",{PLAIN}", f"{PLAIN},", f",{OLD}", [NEW, " "], f"{NEW},,{OLD}"]
+)
+def test_a_key_that_is_missing_among_others_is_told(given):
+    """As by a variable that is not set; the rest might mean plain text."""
+    with pytest.raises(ValueError, match="one of the keys in encryption_keys is empty"):
         SQLAlchemyTokenStore("sqlite://", encryption_keys=given)
 
 
 @pytest.mark.parametrize("given", [f"{NEW},{OLD}", f" {NEW} ,\n{OLD}\n", [NEW, OLD], (NEW, OLD)])
 def test_keys_come_from_the_argument_or_the_environment(given, monkeypatch):
     with SQLAlchemyTokenStore("sqlite://", encryption_keys=given) as store:
-        assert store._cipher.count == 3
+        assert store._cipher.count == 2
     monkeypatch.setenv(KEYS_VARIABLE, given if isinstance(given, str) else ",".join(given))
     with SQLAlchemyTokenStore("sqlite://") as store:
         assert store._cipher.prefix == Cipher([NEW]).prefix
@@ -214,7 +225,7 @@ def test_a_call_is_one_statement_and_one_round_trip(database):
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_of_every_form_live_side_by_side(store_with, form):
     store_with(*FORMS[form]).save_token(token := granted("alice", id="1"))
-    store = store_with(NEW, OLD)
+    store = store_with(NEW, OLD, PLAIN)
     names = [
         {"id": "1"},
         {"access_token": "1000.access-alice"},
@@ -236,7 +247,7 @@ def test_rows_of_every_form_live_side_by_side(store_with, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_refreshed_token_is_stored_under_the_newest_key_in_one_statement(store_with, form):
     store_with(*FORMS[form]).save_token(granted("alice", id="1"))
-    store = store_with(NEW, OLD)
+    store = store_with(NEW, OLD, PLAIN)
     token = store.find_token_by_id("1")
     token.set_access_token("1000.fresh")
     with statements(store.engine) as seen:
@@ -252,7 +263,7 @@ def test_a_row_of_another_form_with_the_same_secret_becomes_one_with_it(store_wi
     early = granted("alice", id="1")
     early.set_user_signature(None)
     store_with(*FORMS[form]).save_token(early)
-    store = store_with(NEW, OLD)
+    store = store_with(NEW, OLD, PLAIN)
     other = OAuthToken("1000.CLIENT", "the-secret", id="2", access_token="1000.other")
     other.set_user_signature(UserSignature("alice@example.com:7001"))
     store.save_token(other)
@@ -267,7 +278,7 @@ def test_an_access_token_without_an_expiry_keeps_the_one_it_has_in_every_form(st
         first = store_with(*keys)
         first.delete_tokens()
         first.save_token(granted("alice", id="1"))
-        store = store_with(NEW, OLD)
+        store = store_with(NEW, OLD, PLAIN)
         expiry = store.find_token_by_id("1").get_expires_in()
         for access_token, expected in (("1000.access-alice", expiry), ("1000.new", None)):
             token = OAuthToken("1000.CLIENT", "the-secret", id="1", access_token=access_token)
@@ -314,7 +325,7 @@ def test_a_row_that_another_worker_adds_between_look_and_save_is_no_second_one(
     store.save_token(token)
     token.set_refresh_token("1000.refresh")
     later = iter([OAuthToken("1000.CLIENT", "s", refresh_token="1000.refresh")])
-    store_found = Save._store
+    store_found = Save.store
 
     def between(self, connection, rows):
         if connection.engine is store.engine:
@@ -322,7 +333,7 @@ def test_a_row_that_another_worker_adds_between_look_and_save_is_no_second_one(
                 other.save_token(each)
         return store_found(self, connection, rows)
 
-    monkeypatch.setattr(Save, "_store", between)
+    monkeypatch.setattr(Save, "store", between)
     store.save_token(token)
     (row,) = store.get_tokens()
     assert (row.get_refresh_token(), row.get_access_token()) == ("1000.refresh", "1000.access")
@@ -335,7 +346,7 @@ def test_one_refreshes_for_all_whatever_the_form(store_with, database, form):
     token = granted("alice", id="1")
     token.set_expires_in("1000")
     store_with(*FORMS[form]).save_token(token)
-    first, second = (store_with(NEW, OLD, refresh_wait=60) for _ in range(2))
+    first, second = (store_with(NEW, OLD, PLAIN, refresh_wait=60) for _ in range(2))
     mine = first.find_token_by_id("1")
     assert mine.get_access_token() == "1000.access-alice"
     assert raw_rows(first)[0]["lease_owner"]
@@ -374,6 +385,10 @@ def tampered(text: str) -> dict[str, str]:
         "without its end": text[:14],
         "nothing but the format": "zto1.",
         "no base64": text[:-2] + "**",
+        "without its first character": text[1:],
+        "without the format": text[5:],
+        "the format in capitals": text.upper(),
+        "plain text": "1000.0123456789abcdef",
     }
 
 
@@ -410,6 +425,94 @@ def test_a_ciphertext_that_was_moved_to_another_column_is_noticed(store):
     change_raw(store, "1", access_token=row["refresh_token"])
     with pytest.raises(SDKException, match="access_token of the row with the id '1'"):
         store.find_token_by_id("1")
+
+
+def test_no_secret_is_sent_to_the_database_in_the_clear(store, monkeypatch):
+    """Not as what is looked for either: servers log statements, and show them to others."""
+    sent: list[str] = []
+    parameters = _Compiled.parameters
+
+    def note(self, values):
+        made = parameters(self, values)
+        sent.append(str(made))
+        return made
+
+    monkeypatch.setattr(_Compiled, "parameters", note)
+    use_every_method(store)
+    assert len(sent) > 8
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def note_too(connection, cursor, statement, parameters, *rest):
+        plain = parameters.values() if isinstance(parameters, dict) else parameters
+        sent.append(statement + str([str(value) for value in plain]))
+
+    use_every_method(store)
+    assert [each for each in sent if any(secret in each for secret in IN_THE_CLEAR)] == []
+    assert any("lease_until" in each for each in sent)
+
+
+IN_THE_CLEAR = ("1000.grant", "1000.refresh", "1000.access", "1000.fresh", "the-secret")
+
+
+def use_every_method(store: SQLAlchemyTokenStore) -> None:
+    token = granted("alice")
+    token.set_expires_in("1000")
+    store.save_token(token)
+    store.find_token_by_id(token.get_id())  # takes the lease
+    token.set_access_token("1000.fresh")
+    store.save_token(token)
+    for name in ({"refresh_token": "1000.refresh-alice"}, {"grant_token": "1000.grant-alice"}):
+        assert store.find_token(OAuthToken(**CLIENT, **name))
+    assert store.find_token(OAuthToken(access_token="1000.fresh"))
+    early = granted("early")
+    early.set_user_signature(None)
+    store.save_token(early)
+    early.set_user_signature(token.get_user_signature())
+    store.save_token(early)  # merges
+    store.rotate_keys()
+    store.get_tokens()
+    store.delete_tokens()
+
+
+def test_with_keys_alone_plain_text_is_no_answer_but_says_what_to_do(store_with):
+    store_with(PLAIN).save_token(granted("alice", id="1"))
+    strict = store_with(NEW)
+    with pytest.raises(SDKException) as caught:
+        strict.find_token_by_id("1")
+    assert_matches(caught.value.error_message, "is not encrypted: put 'plain' after the keys in")
+    assert strict.rotate_keys() == 1
+    assert strict.find_token_by_id("1").get_refresh_token() == "1000.refresh-alice"
+
+
+def test_an_empty_secret_which_the_sdks_own_store_writes_is_none(store):
+    store.save_token(granted("alice", id="1"))
+    change_raw(store, "1", grant_token="")
+    assert store.find_token_by_id("1").get_grant_token() is None
+    assert store.rotate_keys() == 0
+
+
+def test_a_store_without_keys_does_not_write_over_what_is_encrypted(store_with):
+    store_with(NEW).save_token(granted("alice", id="1"))
+    before = raw_rows(store_with(NEW))
+    plain = store_with(PLAIN)
+    with pytest.raises(SDKException, match="which is not given"):
+        plain.save_token(granted("alice", id="1"))
+    assert raw_rows(plain) == before
+
+
+def test_the_model_gives_back_what_is_encrypted_as_it_was(store):
+    store.save_token(granted("alice", id="1"))
+    before = raw_rows(store)
+    with Session(store.engine) as session:
+        row = session.scalars(select(OAuthTokenRow)).one()
+        same = select(OAuthTokenRow.id).where(OAuthTokenRow.refresh_token == row.refresh_token)
+        assert session.scalars(same).all() == ["1"]
+        values_of_row = {c.name: getattr(row, c.name) for c in OAuthTokenRow.__table__.c}
+        session.delete(row)
+        session.flush()
+        session.add(OAuthTokenRow(**values_of_row))
+        session.commit()
+    assert raw_rows(store) == before
 
 
 @pytest.mark.parametrize("keys", [(OLD,), (PLAIN,)], ids=["another key", "no key"])

@@ -18,6 +18,7 @@ from zoho_token_orm import SQLAlchemyTokenStore, schema
 from zoho_token_orm.encryption import KEYS_VARIABLE, PLAIN, SECRETS, Cipher, generate_key
 from zoho_token_orm.models import stored_table
 from zoho_token_orm.rotation import PAGE, Rotation
+from zoho_token_orm.saving import Merge
 
 OLDEST = "E" * 43 + "F" * 43
 MANY = PAGE + PAGE // 2
@@ -52,7 +53,7 @@ def prefixes(store: SQLAlchemyTokenStore) -> set[str]:
 
 
 def test_afterwards_everything_is_under_the_newest_key_and_no_other_is_needed(store_with):
-    store = store_with(NEW, OLD, OLDEST)
+    store = store_with(NEW, OLD, OLDEST, PLAIN)
     fill(store)
     before, raw = contents(store), raw_rows(store)
     progress = []
@@ -77,7 +78,7 @@ def test_the_way_back_to_plain_text(store_with):
 
 
 def test_interrupted_it_can_be_run_again(store_with):
-    store = store_with(NEW, OLD, OLDEST)
+    store = store_with(NEW, OLD, OLDEST, PLAIN)
     fill(store)
     before = contents(store)
 
@@ -95,7 +96,7 @@ def test_interrupted_it_can_be_run_again(store_with):
 def test_workers_read_and_write_meanwhile(store_with, database):
     if database.name == "sqlite-memory":
         pytest.skip("a database in memory has one store")
-    store, worker = store_with(NEW, OLD, OLDEST), store_with(NEW, OLD, OLDEST)
+    store, worker = store_with(NEW, OLD, OLDEST, PLAIN), store_with(NEW, OLD, OLDEST, PLAIN)
     fill(store)
     saved: dict[str, str] = {}
     errors: list[Exception] = []
@@ -155,7 +156,7 @@ def test_what_a_worker_saves_meanwhile_is_not_taken_back(store_with, database):
 def test_two_rotations_at_once_both_end(store_with, database):
     if database.name == "sqlite-memory":
         pytest.skip("a database in memory has one store")
-    stores = [store_with(NEW, OLD, OLDEST), store_with(NEW, OLD, OLDEST)]
+    stores = [store_with(NEW, OLD, OLDEST, PLAIN), store_with(NEW, OLD, OLDEST, PLAIN)]
     fill(stores[0])
     before = contents(stores[0])
     threads = [threading.Thread(target=store.rotate_keys) for store in stores]
@@ -184,6 +185,40 @@ def test_rows_that_turn_out_to_be_the_same_become_one(store_with):
     one = tokens["1000.refresh_token-1"]
     assert (one.get_user_signature().get_name(), one.get_client_id()) == ("user-1", "1000.CLIENT")
     assert one.get_grant_token() == "1000.grant_token-1"
+
+
+@pytest.mark.parametrize("fresh", ["1", "2"])
+def test_of_two_rows_of_one_login_the_fresh_access_token_stays(store_with, fresh):
+    store = store_with(NEW, OLD)
+    rows = [row("1", Cipher([OLD])), {**row("1", Cipher([NEW])), "id": "2", "user_name": None}]
+    for each in rows:
+        token = f"1000.access-{each['id']}"
+        each["access_token"] = Cipher([NEW]).stored("access_token", token)
+        each["expiry_time"] = 2000 if each["id"] == fresh else 1000
+    with store.engine.connect() as connection:
+        connection.execute(insert(stored_table()), rows)
+        connection.commit()
+    store.rotate_keys()
+    (token,) = store.get_tokens()
+    assert (token.get_access_token(), token.get_expires_in()) == (f"1000.access-{fresh}", "2000")
+    assert token.get_user_signature().get_name() == "user-1"
+
+
+def test_a_row_that_is_deleted_before_it_is_merged_is_not_put_back(store_with, monkeypatch):
+    store = store_with(NEW, OLD)
+    rows = [row("1", Cipher([OLD])), {**row("1", Cipher([NEW])), "id": "2", "user_name": None}]
+    with store.engine.connect() as connection:
+        connection.execute(insert(stored_table()), rows)
+        connection.commit()
+    merge = Merge.__call__
+
+    def later(self, connection):
+        connection.exec_driver_sql("DELETE FROM oauthtoken")
+        return merge(self, connection)
+
+    monkeypatch.setattr(Merge, "__call__", later)
+    store.rotate_keys()
+    assert store.get_tokens() == []
 
 
 def test_what_cannot_be_read_is_named_and_all_else_is_done(store_with):
@@ -226,7 +261,7 @@ def test_an_unused_row_stays_unused(store_with):
     with store.engine.connect() as connection:
         connection.exec_driver_sql("UPDATE oauthtoken SET updated_at = '2020-01-01 00:00:00'")
         connection.commit()
-    store_with(NEW, OLD, OLDEST).rotate_keys()
+    store_with(NEW, OLD, OLDEST, PLAIN).rotate_keys()
     assert store.purge(timedelta(days=365)) == 3
 
 
@@ -284,7 +319,7 @@ def test_a_row_that_no_key_opens_ends_the_command_with_a_line_that_says_so(tmp_p
 
 GUIDE = (CHECKOUT / "docs" / "security.md").read_text()
 WAYS = [block for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL) if "_KEYS" in block]
-BEFORE = {"plain,NEW": [], "OLD,NEW": [OLD], "plain,OLD": [OLD]}
+BEFORE = {"plain,NEW": [], "OLD,NEW": [OLD], "OLD,plain": [OLD]}
 """What the workers have before the first step of each way, by that step."""
 
 

@@ -23,7 +23,8 @@ SECRETS = tuple(
 )
 """The columns that are encrypted: the client secret, the refresh, access and grant token."""
 PLAIN = "plain"
-"""Stands among the keys for no encryption; first among them, new secrets are stored as they are."""
+"""Stands among the keys for plain text: first, new secrets are stored as they are; anywhere, those
+that are stored so can be read and looked up."""
 
 _KEY_BYTES = 64  # AES-256 in SIV mode: one half authenticates, the other encrypts
 _ID_DIGITS = 8
@@ -87,7 +88,8 @@ class Cipher:
 
     Args:
         keys: The keys, newest first; the first encrypts, each decrypts. ``PLAIN`` may be among
-            them. None at all means plain text.
+            them, and is without any. Where it is not, plain text is neither sent to the database
+            nor taken from it.
 
     Raises:
         ValueError: One of them is no key, or is there twice.
@@ -98,19 +100,25 @@ class Cipher:
         self._keys = _made(keys)
         self._by_id = {key.id: key for key in self._keys}
         self._is_plain = not self._keys or keys[0] == PLAIN
+        self._reads_plain = not self._keys or PLAIN in keys
+        self._given = list(keys)
 
     def __repr__(self) -> str:
-        return f"Cipher({[*([PLAIN] if self._is_plain else []), *self._by_id]})"
+        return f"Cipher({[*([PLAIN] if self._reads_plain else []), *self._by_id]})"
 
     @property
-    def has_several_forms(self) -> bool:
-        """Whether one secret may stand in the table in more ways than one."""
+    def has_keys(self) -> bool:
+        """Whether anything may be encrypted."""
         return bool(self._keys)
 
     @property
     def count(self) -> int:
-        """How many ways that are."""
-        return len(self._keys) + 1
+        """In how many forms one secret may stand in the table."""
+        return len(self._keys) + self._reads_plain
+
+    def with_plain(self) -> Cipher:
+        """The same keys, and plain text."""
+        return Cipher([*self._given, *([] if self._reads_plain else [PLAIN])])
 
     @property
     def prefix(self) -> str | None:
@@ -133,7 +141,8 @@ class Cipher:
 
     def forms(self, column: str, value: str) -> list[str]:
         """Every form in which the secret may stand in the table."""
-        return [*(key.seal(column, value) for key in self._keys), plain(value)]
+        sealed = [key.seal(column, value) for key in self._keys]
+        return [*sealed, plain(value)] if self._reads_plain else sealed
 
     def opened(self, row_id: str, column: str, text: str) -> str:
         """The secret of which this is a stored form.
@@ -146,14 +155,15 @@ class Cipher:
         Raises:
             SDKException: No key opens it.
         """
-        if not text.startswith(SEALED):
+        if self._reads_plain and not text.startswith(SEALED):
             return TokenString.loaded(text)
         match = _SEALED.fullmatch(text)
         key = self._by_id.get(match["key"]) if match else None
         value = key.open(column, match["text"]) if match and key else None
         if value is None:
             unknown = match["key"] if match and not key else None
-            raise _unreadable(f"{column} of the row with the id {row_id!r}", unknown)
+            is_plain = not text.startswith(SEALED)
+            raise _unreadable(f"{column} of the row with the id {row_id!r}", unknown, is_plain)
         return value
 
 
@@ -173,15 +183,17 @@ def keys_of(given: str | Sequence[str] | None) -> list[str]:
         given = os.environ.get(KEYS_VARIABLE)
         if given is None:
             return []
-    texts = given.split(",") if isinstance(given, str) else list(given)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("encryption_keys must be strings")
-    keys = [text.strip() for text in texts if text.strip()]
-    if not keys:
+    texts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("encryption_keys must be a string, or a sequence of strings")
+    keys = [text.strip() for text in texts]
+    if not any(keys):
         raise ValueError(
             f"{source} holds no key: make one with zoho-token-orm generate-key, "
             f"or leave {source} out to store plain text"
         )
+    if not all(keys):
+        raise ValueError(f"one of the keys in {source} is empty: is a variable not set?")
     return keys
 
 
@@ -230,7 +242,13 @@ def _associated(column: str) -> list[bytes]:
     return [SEALED.encode(), column.encode()]
 
 
-def _unreadable(what: str, unknown_key: str | None) -> SDKException:
+def _unreadable(what: str, unknown_key: str | None, is_plain: bool) -> SDKException:
+    if is_plain:
+        return token_store_error(
+            f"{what} is not encrypted: put {PLAIN!r} after the keys in encryption_keys or "
+            f"{KEYS_VARIABLE} until zoho-token-orm rotate-keys has been run; if it has been, "
+            "somebody has changed the row: restore it, or delete it and log the user in again"
+        )
     if unknown_key is None:
         return token_store_error(
             f"{what} does not open with its key: somebody has changed it or moved it there; "

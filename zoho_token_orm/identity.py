@@ -44,12 +44,13 @@ def names_of(fields: Fields, known_id: str | None = None) -> tuple[Name, ...]:
 
 
 def ranked(rows: Iterable[Found], names: Sequence[Name]) -> list[Found]:
-    """The rows, those first that are named first."""
+    """The rows that are named exactly, those first that are named first."""
 
     def rank(row: Found) -> int:
         return next(place for place, name in enumerate(names) if name.fits(row))
 
-    return sorted(rows, key=rank)
+    # MySQL ignores spaces at the end of ASCII, which another store may have put there.
+    return sorted((row for row in rows if any(name.fits(row) for name in names)), key=rank)
 
 
 def answer(rows: Iterable[Found], names: Sequence[Name], fields: Fields) -> Found | None:

@@ -63,6 +63,12 @@ class Secret(str):
         return "'***'"
 
 
+class SealedSecret(Secret):
+    """A secret that is encrypted, as the model has it: it goes back as it came."""
+
+    __slots__ = ()
+
+
 class StoredSecret(ExactString):
     """A token or secret in the form in which it is stored: printable ASCII.
 
@@ -102,9 +108,17 @@ class TokenString(StoredSecret):
         """The value itself, or its encoding where the column could not hold or compare it."""
         return self.encoded(value)
 
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """From Python to the database, masked in a log."""
+        return (
+            value if isinstance(value, SealedSecret) else super().process_bind_param(value, dialect)
+        )
+
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """From the database to Python, masked in a log; an encrypted value stays as it is."""
-        return None if value is None else Secret(self.loaded(value))
+        if value is None:
+            return None
+        return SealedSecret(value) if value.startswith(SEALED) else Secret(self.loaded(value))
 
     @staticmethod
     def encoded(value: str) -> str:

@@ -27,9 +27,15 @@ from zoho_token_orm.database import transaction
 from zoho_token_orm.encryption import SECRETS, Cipher
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.models import SEALED
+from zoho_token_orm.saving import Merge
+from zoho_token_orm.statements import Statements
 
 PAGE = 500
-"""How many rows are changed in one transaction."""
+"""How many rows are read at a time."""
+CHUNK = 50
+"""How many rows are changed in one transaction: whoever saves one of them waits for that long."""
+MOST_SHOWN = 5
+"""How many of the rows that cannot be read the error names."""
 MOST_PASSES = 3
 """How often the table is gone through, where others write under another key meanwhile."""
 
@@ -46,17 +52,14 @@ class Rotation:
     Args:
         run: Runs an operation on the database (``Database.run``).
         table: The token table (``stored_table``).
-        cipher: The keys.
-        merge: Makes one row of all that are the same authorization as that of an id.
+        cipher: The keys, and plain text.
     """
 
-    def __init__(
-        self, run: Callable[..., Any], table: Table, cipher: Cipher, merge: Callable[[str], None]
-    ) -> None:
+    def __init__(self, run: Callable[..., Any], table: Table, cipher: Cipher) -> None:
         self._run = run
         self._table = table
         self._cipher = cipher
-        self._merge = merge
+        self._statements = Statements(table, cipher)
         self._failures: dict[str, str] = {}
         self._done = 0
 
@@ -73,20 +76,19 @@ class Rotation:
             SDKException: Some secrets cannot be read, or others go on storing another form.
         """
         for _ in range(MOST_PASSES):
-            left = self._count() - len(self._failures)
-            if left <= 0:
+            before = self._done
+            self._pass(on_progress, before + self._count())
+            if self._done == before:
                 break
-            self._pass(on_progress, self._done + left)
         self._report()
         return self._done
 
     def _report(self) -> None:
         left = self._count() - len(self._failures)
         if self._failures:
-            first = next(iter(self._failures.values()))
             raise token_store_error(
-                f"{self._done} rows are done, and {len(self._failures)} cannot be; "
-                f"the first: {first}"
+                f"{self._done} rows are done, and {len(self._failures)} cannot be; the first: "
+                + "; ".join(list(self._failures.values())[:MOST_SHOWN])
             )
         if left > 0:
             raise token_store_error(
@@ -100,12 +102,14 @@ class Rotation:
 
     def _pass(self, on_progress: Progress, total: int) -> None:
         page, after = self._page(), ""
+        self._failures = {}
         while True:
             rows = self._run("read the rows", lambda c: c.execute(page, {"after": after}).all())  # noqa: B023
             if not rows:
                 return
             changes = [change for row in rows if (change := self._change(row))]
-            self._store(changes)
+            for start in range(0, len(changes), CHUNK):
+                self._store(changes[start : start + CHUNK])
             self._done += len(changes)
             after = rows[-1].id
             on_progress(self._done, max(total, self._done))
@@ -118,7 +122,8 @@ class Rotation:
         prefix = self._cipher.prefix
         if prefix is None:
             return func.substr(column, 1, len(SEALED)) == SEALED
-        return and_(column.is_not(None), func.substr(column, 1, len(prefix)) != prefix)
+        is_other = func.substr(column, 1, len(prefix)) != prefix
+        return and_(column.is_not(None), column != "", is_other)  # DBStore writes empty ones
 
     def _page(self) -> Select[Any]:
         id = self._table.c.id
@@ -137,7 +142,7 @@ class Rotation:
                 change[f"old_{name}"] = old if is_other else None
                 change[f"new_{name}"] = new if is_other else None
         except SDKException as error:
-            self._failures[row.id] = error.error_message
+            self._failures[row.id] = f"{error.error_message} (id {row.id!r})"
             return None
         return change
 
@@ -155,7 +160,8 @@ class Rotation:
             return
         for change in changes:
             if not self._run("encrypt a row", lambda c: self._is_stored(c, [change])):  # noqa: B023
-                self._merge(str(change["row_id"]))
+                merge = Merge(self._statements, str(change["row_id"]), owner="")
+                self._run("merge rows", merge)
 
     def _is_stored(self, connection: Connection, changes: list[Change]) -> bool:
         """Changes the rows; False, and none of them, where another row has the same secret already.

@@ -55,10 +55,10 @@ class Save:
             return str(self._fields["id"])
         rows = self._rows(connection)
         if not self._needs_transaction(rows):
-            return self._store(connection, rows)
+            return self.store(connection, rows)
         is_new = not rows or self._statements.has_several_forms
         with transaction(connection, serializable=is_new):
-            return self._store(connection, self._rows(connection, lock=True))
+            return self.store(connection, self._rows(connection, lock=True))
 
     def _needs_transaction(self, rows: Sequence[Found]) -> bool:
         """Whether more than one row is concerned, or one that no constraint keeps single."""
@@ -74,8 +74,7 @@ class Save:
         if not self._fields["id"] or (self._fields["access_token"] and not has_client):
             return False
         try:
-            is_guarded = self._statements.has_several_forms
-            return self._update(connection, self._fields["id"], self._fields, is_guarded=is_guarded)
+            return self._update(connection, self._fields["id"], self._fields, is_guarded=True)
         except IntegrityError:  # another row holds one of its unique values
             return False
 
@@ -97,7 +96,8 @@ class Save:
         rows = self._statements.rows_named(connection, names, lock=lock)
         return identity.ranked(rows, names)
 
-    def _store(self, connection: Connection, rows: Sequence[Found]) -> str:
+    def store(self, connection: Connection, rows: Sequence[Found]) -> str:
+        """Stores the fields in the first of the rows, or a new one; the others go into it."""
         if self._known_id and identity.is_deleted(rows, self._names):
             raise token_store_error(
                 "the token has been deleted since it was loaded, and is not put back; "
@@ -140,6 +140,40 @@ class Save:
             del has["id"]
         has["updated_at"] = datetime.now(timezone.utc)
         return self._statements.update(connection, row_id, has, self._owner, is_guarded=is_guarded)
+
+
+class Merge:
+    """Makes one row of all that are the same authorization as that of an id.
+
+    The access token with the latest expiry stays. Where the row has gone, nothing is done.
+    """
+
+    def __init__(self, statements: Statements, row_id: str, owner: str) -> None:
+        self._statements = statements
+        self._row_id = row_id
+        self._owner = owner
+
+    def __call__(self, connection: Connection) -> None:
+        """Merges, on a connection in autocommit."""
+        with transaction(connection, serializable=True):
+            name = identity.Name("id", self._row_id)
+            for row in self._statements.rows_named(connection, [name], lock=True):
+                self._merge(connection, row)
+
+    def _merge(self, connection: Connection, row: Found) -> None:
+        fields = {column: getattr(row, column) for column in mapping.COLUMNS}
+        names = identity.names_of(fields)
+        rows = identity.ranked(self._statements.rows_named(connection, names, lock=True), names)
+        others = identity.superseded(rows, names, fields)
+        fresh = max(
+            (each for each in (row, *others) if each.access_token), key=_expiry, default=row
+        )
+        fields.update(access_token=fresh.access_token, expiry_time=fresh.expiry_time)
+        Save(self._statements, fields, None, self._owner).store(connection, rows)
+
+
+def _expiry(row: Found) -> int:
+    return row.expiry_time or 0
 
 
 def new_id() -> str:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     not_,
     or_,
     select,
@@ -31,7 +32,7 @@ from zoho_token_orm.direct import Change, Found, LookUp
 from zoho_token_orm.encryption import SECRETS, Cipher
 from zoho_token_orm.identity import UNIQUE, Name
 from zoho_token_orm.mapping import COLUMNS, Fields
-from zoho_token_orm.models import epoch_milliseconds
+from zoho_token_orm.models import SEALED, epoch_milliseconds
 
 Statement = TypeVar("Statement")
 
@@ -49,6 +50,7 @@ class After(NamedTuple):
     id: str
 
 
+_UNIQUE_SECRETS = [name for name in UNIQUE if name in SECRETS]
 FIRST = After(datetime(1970, 1, 2, tzinfo=timezone.utc), "")
 """Before all rows."""
 
@@ -76,9 +78,14 @@ class Statements:
         self.lock_at_once = own.with_for_update(nowait=True)
 
     @property
+    def has_keys(self) -> bool:
+        """Whether a row may hold what this store cannot read."""
+        return self._cipher.has_keys
+
+    @property
     def has_several_forms(self) -> bool:
         """Whether a secret may stand in two rows, which no constraint then tells to be the same."""
-        return self._cipher.has_several_forms
+        return self._cipher.count > 1
 
     @property
     def _answer(self) -> list[Any]:
@@ -93,8 +100,8 @@ class Statements:
     def _opened(self, row: Sequence[Any]) -> Found:
         values = list(row[: len(Found._fields)])
         for place, column in _SECRET_PLACES:
-            if values[place] is not None:
-                values[place] = self._cipher.opened(values[0], column, values[place])
+            text = values[place] or None  # another store may write an empty one
+            values[place] = text and self._cipher.opened(values[0], column, text)
         return Found(*values)
 
     def _stored(self, column: str, value: Any) -> Any:
@@ -180,21 +187,21 @@ class Statements:
             row_id: The id of the row.
             fields: The columns to set, and what to.
             owner: Whose lease ends.
-            is_guarded: Whether the row is only updated if it has the unique secrets already, for
-                which no constraint stands up where they have several forms.
+            is_guarded: Whether the row is only updated if what it has can be read, and the unique
+                secrets are its own already, where no constraint tells that another row has them.
         """
         columns = tuple(fields)
         statement = self._once(
             ("update", is_guarded, *columns), lambda: Change(self._update(columns, is_guarded))
         )
         values = {f"new_{name}": self._stored(name, value) for name, value in fields.items()}
-        for name in _compared(columns, is_guarded):
+        for name in self._compared(columns, is_guarded):
             values.update(self._any(name, fields[name], f"same_{name}"))
         return statement.run(connection, {**values, "row_id": row_id, "owner": owner}) > 0
 
     def _update(self, columns: Sequence[str], is_guarded: bool) -> Update:
         table = self._table
-        compared = _compared(columns, is_guarded)
+        compared = self._compared(columns, is_guarded)
         same = {name: self._is_any(name, f"same_{name}") for name in compared}
         values: list[tuple[Any, Any]] = [
             (table.c[column], bindparam(f"new_{column}")) for column in columns
@@ -204,8 +211,23 @@ class Statements:
             kept = case((same.pop("access_token"), table.c.expiry_time))
             values.insert(0, (table.c.expiry_time, kept))
         values.append((table.c.lease_owner, func.nullif(table.c.lease_owner, bindparam("owner"))))
-        is_row = table.c.id == bindparam("row_id")
-        return update(table).where(is_row, *same.values()).ordered_values(*values)
+        conditions = [table.c.id == bindparam("row_id"), *same.values()]
+        if is_guarded and not self.has_keys:
+            conditions += [self._is_plain(table.c[name]) for name in SECRETS]
+        return update(table).where(*conditions).ordered_values(*values)
+
+    def _compared(self, columns: Sequence[str], is_guarded: bool) -> list[str]:
+        """The secrets that an update of these columns compares with those of the row."""
+        compares = is_guarded and self.has_keys
+        compared = [name for name in _UNIQUE_SECRETS if name in columns and compares]
+        if "access_token" in columns and "expiry_time" not in columns:
+            compared.append("access_token")
+        return compared
+
+    def _is_plain(self, column: ColumnElement[str]) -> ColumnElement[bool]:
+        """Whether a secret is not encrypted."""
+        start = func.substr(column, literal_column("1"), literal_column(f"{len(SEALED)}"))
+        return or_(column.is_(None), start != literal_column(f"'{SEALED}'"))
 
     def lease(self, connection: Connection, row: Found, owner: str, milliseconds: int) -> bool:
         """Gives the owner the row to refresh for a time; returns whether it has got it.
@@ -269,11 +291,3 @@ class Statements:
         expiry_time = self._table.c.expiry_time
         is_older = or_(expiry_time.is_(None), not_(expiry_time.between(earliest, latest)))
         return delete(self._table).where(self._table.c.updated_at < since, is_older)
-
-
-def _compared(columns: Sequence[str], is_guarded: bool) -> list[str]:
-    """The secrets that an update of these columns compares with those of the row."""
-    compared = [name for name in UNIQUE if name in SECRETS and name in columns and is_guarded]
-    if "access_token" in columns and "expiry_time" not in columns:
-        compared.append("access_token")
-    return compared

@@ -55,8 +55,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         table_name: The table's name; letters, digits and underscores, 43 at most.
         encryption_keys: Keys of ``zoho-token-orm generate-key``, newest first: one, several
             separated by commas, or a sequence. Access, refresh and grant token and client secret
-            are encrypted with the first and decrypted with any; plain text stays readable, and
-            ``"plain"`` in the first place stores it. None means the environment variable
+            are encrypted with the first and decrypted with any. ``"plain"`` among them reads plain
+            text too, and in the first place stores it. None means the environment variable
             ``ZOHO_TOKEN_ENCRYPTION_KEYS``, and without it no encryption.
         refresh_wait: Seconds for which a look-up that meets an access token about to expire waits
             for another caller's refresh of it, at most; up to a day. 0 lets every caller refresh by
@@ -298,17 +298,10 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
                 not given, or was tampered with: all other rows are done then.
         """
         table = stored_table(self._database.table_name)
-        rotation = Rotation(self._run, table, self._cipher, self._merge)
+        rotation = Rotation(self._run, table, self._cipher.with_plain())
         return rotation(on_progress or (lambda done, total: None))
 
     # How it is done
-
-    def _merge(self, id: str) -> None:
-        """Saves a row as it is, which makes one of all that are the same authorization."""
-        row = self._row_with(id)
-        if row is not None:
-            fields = {column: getattr(row, column) for column in mapping.COLUMNS}
-            self._run("merge rows", Save(self._statements, fields, None, self._lease.owner))
 
     def _run(
         self, what: str, work: Callable[[Connection], Result], *, patience: float = 0.0

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlalchemy import URL, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -116,15 +117,21 @@ def _make_private(
 ) -> None:
     """Creates a SQLite file readable by its owner alone; SQLite gives its WAL the same mode."""
     path = str(args[0])
-    if path == ":memory:" or path.startswith("file:"):
+    if path.startswith("file:"):
+        uri = urlsplit(path)
+        if parse_qs(uri.query).get("mode", ["rwc"]) != ["rwc"]:
+            return
+        path = unquote(uri.path)
+    if path == ":memory:":
         return
     with suppress(OSError):  # it is there already, or SQLite says what is wrong
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _use_wal(connection: sqlite3.Connection, record: object) -> None:
-    with suppress(sqlite3.OperationalError):  # read-only, or in use: it works without
-        connection.execute("PRAGMA journal_mode = WAL").close()
+    for pragma in ("journal_mode = WAL", "secure_delete = ON"):
+        with suppress(sqlite3.OperationalError):  # read-only, or in use: it works without
+            connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _connect_psycopg(
