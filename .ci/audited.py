@@ -1,4 +1,4 @@
-"""Reads a report of pip-audit: a known vulnerability is status 1, what was not asked about is said."""
+"""Reads a report of pip-audit: known vulnerabilities are status 1, and what was not asked is said."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 
 def main(report: Path) -> int:
+    """Prints what the report says; returns the exit status."""
     text = report.read_text()
     packages: list[dict[str, Any]] = json.loads(text)["dependencies"] if text else []
     audited = [package for package in packages if "skip_reason" not in package]

@@ -125,7 +125,8 @@ def _make_private(
     if path == ":memory:":
         return
     with suppress(OSError):  # it is there already, or SQLite says what is wrong
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        target = os.path.realpath(path)  # of a link that leads nowhere yet
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _use_wal(connection: sqlite3.Connection, record: object) -> None:
