@@ -1,4 +1,4 @@
-"""Reads a report of pip-audit: known vulnerabilities are status 1, and what was not asked is said."""
+"""Reads a report of pip-audit: known vulnerabilities are status 1; what was not asked is said."""
 
 from __future__ import annotations
 

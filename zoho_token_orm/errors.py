@@ -42,7 +42,7 @@ def _hidden(text: object, error: StatementError, values: list[str]) -> object:
         return f"{type(error.orig).__name__} ({error_code(error)})"
     for value in values:
         text = text.replace(value, "***")
-    return text
+    return text.split(" with text ")[0]  # SQLite quotes what it cannot decode
 
 
 def error_code(error: DBAPIError) -> str | int | None:
