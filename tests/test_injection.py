@@ -296,22 +296,32 @@ def test_deleting_by_a_hostile_string_deletes_nothing_else(store):
     for_each(HOSTILE, check)
 
 
+def own_row(store) -> tuple[Table, dict[str, Any]]:
+    """A table with a row of the test's own, and what is in that row."""
+    table = Table(store)
+    store.save_token(login(1, id="own"))
+    return table, read(store.find_token_by_id("own"))
+
+
+def is_taken(token, name: str, text: str, table: Table, before: dict[str, Any]) -> bool:
+    """Saves the token with that value: it is stored as it is, or nothing is changed."""
+    if refuses(lambda: table.store.save_token(token)):
+        assert not is_ordinary(text)
+        table.holds(before)
+        return False
+    table.holds({**before, name: text or before[name]})
+    return True
+
+
 def test_a_row_takes_hostile_strings_as_its_new_values_and_no_other_row_does(store):
     def check(drawn: tuple[str, str]) -> None:
         name, text = drawn
-        table = Table(store)
-        store.save_token(login(1, id="own"))
-        before = read(store.find_token_by_id("own"))
+        table, before = own_row(store)
         token = store.find_token_by_id("own")
         getattr(token, f"set_{name}")(text)
-        if refuses(lambda: store.save_token(token)):
-            assert not is_ordinary(text)
-            table.holds(before)
-            return
-        after = {**before, name: text or before[name]}
-        table.holds(after)
-        found = store.find_token(made(user_name=before["user_name"]))
-        assert read(found) == after
+        if is_taken(token, name, text, table, before):
+            found = store.find_token(made(user_name=before["user_name"]))
+            assert read(found) == {**before, name: text or before[name]}
 
     for_each(st.tuples(st.sampled_from(CHANGING), HOSTILE), check)
 
@@ -319,15 +329,8 @@ def test_a_row_takes_hostile_strings_as_its_new_values_and_no_other_row_does(sto
 def test_a_row_is_renamed_to_a_hostile_id_or_user_alone(store):
     def check(drawn: tuple[str, str]) -> None:
         name, text = drawn
-        table = Table(store)
-        store.save_token(login(1, id="own"))
-        before = read(store.find_token_by_id("own"))
-        again = login(1, **{"id": "own", name: text})
-        if refuses(lambda: store.save_token(again)):
-            assert not is_ordinary(text)
-            table.holds(before)
-        else:
-            table.holds({**before, name: text or before[name]})
+        table, before = own_row(store)
+        is_taken(login(1, **{"id": "own", name: text}), name, text, table, before)
 
     for_each(st.tuples(st.sampled_from(["id", "user_name"]), HOSTILE), check)
 

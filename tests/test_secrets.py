@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import traceback
 
 import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.support import granted
@@ -86,3 +89,55 @@ def test_a_drivers_message_that_quotes_a_value_is_taken_apart():
     hide_values(error)
     assert "secr" not in str(error) + repr(error) + str(error.orig)
     assert "not to its liking" in str(error.orig)
+
+
+MARKED = "1000.refresh-" + "0123456789abcdef" * 20
+QUOTE_IN_PART = {
+    "sqlite": ["UPDATE oauthtoken SET refresh_token = CAST(refresh_token || x'ff' AS TEXT)"],
+    "mysql": ["ALTER TABLE oauthtoken MODIFY refresh_token DATE"],
+    "postgresql": [
+        "CREATE FUNCTION quote_it() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'I refuse %%', left(NEW.refresh_token, 60); END $$",
+        "CREATE TRIGGER quote_it BEFORE UPDATE ON oauthtoken "
+        "FOR EACH ROW EXECUTE FUNCTION quote_it()",
+    ],
+}
+"""What makes each database quote the beginning of a token in an error."""
+
+
+def test_what_a_database_quotes_in_part_is_not_shown(store, database, caplog):
+    token = granted("alice", id="1")
+    if store.engine.dialect.name == "sqlite":
+        token.set_refresh_token(MARKED)
+    store.save_token(token)
+    kind = database.name.replace("mariadb", "mysql").split("-")[0]
+    with store.engine.connect() as connection:
+        if kind == "mysql":
+            connection.exec_driver_sql("UPDATE oauthtoken SET refresh_token = NULL")
+        for statement in QUOTE_IN_PART[kind]:
+            connection.exec_driver_sql(statement)
+        connection.commit()
+    token.set_refresh_token(MARKED)
+    call = functools.partial(store.save_token, token)
+    if kind == "sqlite":
+        call = functools.partial(store.find_token_by_id, "1")
+    with pytest.raises(SDKException) as caught:
+        call()
+    shown = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert MARKED[:30] not in shown
+    assert "could not" in shown
+
+
+def test_what_cannot_be_stored_is_not_the_context_of_the_error_either(store):
+    """Error trackers show the whole chain."""
+    token = granted("alice")
+    token.set_refresh_token("1000.refresh-\ud800")
+    with pytest.raises(SDKException, match="refresh_token is no valid Unicode text") as caught:
+        store.save_token(token)
+    assert caught.value.__context__ is None
+
+
+def test_a_url_that_cannot_be_read_is_not_the_context_of_the_error_either():
+    with pytest.raises(ValueError, match="the database URL cannot be read") as caught:
+        resolve_url("postgresql://user:geheim@host:port/database")
+    assert caught.value.__context__ is None

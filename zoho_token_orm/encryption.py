@@ -131,7 +131,7 @@ class Cipher:
         Raises:
             SDKException: It does not fit its column then.
         """
-        text = plain(value) if self._is_plain else self._keys[0].seal(column, value)
+        text = TokenString.encoded(value) if self._is_plain else self._keys[0].seal(column, value)
         if len(text) > SECRET_LENGTH:
             raise token_store_error(
                 f"{column} is too long to be encrypted: {len(value.encode())} bytes, at most "
@@ -142,7 +142,7 @@ class Cipher:
     def forms(self, column: str, value: str) -> list[str]:
         """Every form in which the secret may stand in the table."""
         sealed = [key.seal(column, value) for key in self._keys]
-        return [*sealed, plain(value)] if self._reads_plain else sealed
+        return [*sealed, TokenString.encoded(value)] if self._reads_plain else sealed
 
     def opened(self, row_id: str, column: str, text: str) -> str:
         """The secret of which this is a stored form.
@@ -195,11 +195,6 @@ def keys_of(given: str | Sequence[str] | None) -> list[str]:
     if not all(keys):
         raise ValueError(f"one of the keys in {source} is empty: is a variable not set?")
     return keys
-
-
-def plain(value: str) -> str:
-    """The form of a secret that is not encrypted."""
-    return TokenString.encoded(value)
 
 
 def _made(keys: Sequence[str]) -> list[Key]:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 CODE = "TOKEN_STORE"
 _SHORTEST_HIDDEN = 4
+
+# Of these the text is about anything but a value. Classes of SQLSTATE: connection, feature not
+# supported, transaction state, authorization, catalog and schema names, rollback, access rule (with
+# the names of tables and columns), resources, state of an object, intervention, system.
+_SQLSTATES_PLAIN = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58")
+# Disk full, connections, access denied, no such database, table or column, shutdown, lock timeout,
+# deadlock, read-only, and what a privilege or a limit forbids; from 2000 to 2999 the client's own.
+_MYSQL_CODES_PLAIN = {
+    *(0, 1020, 1021, 1040, 1044, 1045, 1047, 1049, 1053, 1054, 1114, 1142, 1143, 1146, 1203, 1205),
+    *(1206, 1213, 1226, 1227, 1290, 1317, 1370, 1412, 1792, 1836, 1927, 3024, 3572, 4031),
+    *range(2000, 3000),
+}
+_SQLITE_QUOTING = "Could not decode"
 
 
 def token_store_error(message: str, cause: BaseException | None = None) -> SDKException:
@@ -38,11 +53,25 @@ def hide_values(error: BaseException) -> None:
 def _hidden(text: object, error: StatementError, values: list[str]) -> object:
     if not isinstance(text, str):
         return text
-    if isinstance(error, (IntegrityError, DataError)):
+    if isinstance(error, DBAPIError) and _may_quote(error):
         return f"{type(error.orig).__name__} ({error_code(error)})"
     for value in values:
         text = text.replace(value, "***")
-    return text.split(" with text ")[0]  # SQLite quotes what it cannot decode
+    return text
+
+
+def _may_quote(error: DBAPIError) -> bool:
+    """Whether the database's own text may quote a value, or only the beginning of one."""
+    code = error_code(error)
+    if isinstance(error, (IntegrityError, DataError)):
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        return str(error.orig).startswith(_SQLITE_QUOTING)
+    if error.statement is None or code is None:  # nothing has been sent; the driver's own error
+        return False
+    if isinstance(code, int):
+        return code not in _MYSQL_CODES_PLAIN
+    return not code.startswith(_SQLSTATES_PLAIN)
 
 
 def error_code(error: DBAPIError) -> str | int | None:

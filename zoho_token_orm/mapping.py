@@ -88,15 +88,23 @@ def checked(column: str, value: object) -> str | None:
         return None
     if "\0" in text:
         raise token_store_error(f"{column} must not contain a NUL character")
-    try:
-        length = len(_TYPES[column].stored(text.encode().decode()))
-    except UnicodeError:
-        raise token_store_error(f"{column} is no valid Unicode text") from None
+    if not _is_unicode(text):
+        raise token_store_error(f"{column} is no valid Unicode text")
+    length = len(_TYPES[column].stored(text))
     if length > _TYPES[column].length:
         raise token_store_error(
             f"{column} is too long: {length} characters, at most {_TYPES[column].length} fit"
         )
     return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair; asked, since the error would hold the text."""
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def checked_expiry(value: object) -> int | None:

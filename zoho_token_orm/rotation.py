@@ -28,7 +28,7 @@ from zoho_token_orm.encryption import SECRETS, Cipher
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.models import SEALED
 from zoho_token_orm.saving import Merge
-from zoho_token_orm.statements import Statements
+from zoho_token_orm.statements import Statements, starts_with
 
 PAGE = 500
 """How many rows are read at a time."""
@@ -121,9 +121,9 @@ class Rotation:
     def _is_stale_in(self, column: ColumnElement[str]) -> ColumnElement[bool]:
         prefix = self._cipher.prefix
         if prefix is None:
-            return func.substr(column, 1, len(SEALED)) == SEALED
-        is_other = func.substr(column, 1, len(prefix)) != prefix
-        return and_(column.is_not(None), column != "", is_other)  # DBStore writes empty ones
+            return starts_with(column, SEALED)
+        # DBStore writes empty ones.
+        return and_(column.is_not(None), column != "", ~starts_with(column, prefix))
 
     def _page(self) -> Select[Any]:
         id = self._table.c.id
@@ -160,8 +160,7 @@ class Rotation:
             return
         for change in changes:
             if not self._run("encrypt a row", lambda c: self._is_stored(c, [change])):  # noqa: B023
-                merge = Merge(self._statements, str(change["row_id"]), owner="")
-                self._run("merge rows", merge)
+                self._run("merge rows", Merge(self._statements, str(change["row_id"])))
 
     def _is_stored(self, connection: Connection, changes: list[Change]) -> bool:
         """Changes the rows; False, and none of them, where another row has the same secret already.

@@ -56,8 +56,8 @@ class Save:
         rows = self._rows(connection)
         if not self._needs_transaction(rows):
             return self.store(connection, rows)
-        is_new = not rows or self._statements.has_several_forms
-        with transaction(connection, serializable=is_new):
+        may_double = not rows or self._statements.has_several_forms
+        with transaction(connection, serializable=may_double):
             return self.store(connection, self._rows(connection, lock=True))
 
     def _needs_transaction(self, rows: Sequence[Found]) -> bool:
@@ -146,12 +146,15 @@ class Merge:
     """Makes one row of all that are the same authorization as that of an id.
 
     The access token with the latest expiry stays. Where the row has gone, nothing is done.
+
+    Args:
+        statements: The statements on the table.
+        row_id: The id.
     """
 
-    def __init__(self, statements: Statements, row_id: str, owner: str) -> None:
+    def __init__(self, statements: Statements, row_id: str) -> None:
         self._statements = statements
         self._row_id = row_id
-        self._owner = owner
 
     def __call__(self, connection: Connection) -> None:
         """Merges, on a connection in autocommit."""
@@ -169,7 +172,7 @@ class Merge:
             (each for each in (row, *others) if each.access_token), key=_expiry, default=row
         )
         fields.update(access_token=fresh.access_token, expiry_time=fresh.expiry_time)
-        Save(self._statements, fields, None, self._owner).store(connection, rows)
+        Save(self._statements, fields, None, owner="").store(connection, rows)
 
 
 def _expiry(row: Found) -> int:

@@ -41,6 +41,7 @@ ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 REFRESHED = ("access_token", "expiry_time")
 """The columns that a refresh changes."""
 _SECRET_PLACES = [(place, name) for place, name in enumerate(Found._fields) if name in SECRETS]
+_UNIQUE_SECRETS = [name for name in UNIQUE if name in SECRETS]
 
 
 class After(NamedTuple):
@@ -50,9 +51,14 @@ class After(NamedTuple):
     id: str
 
 
-_UNIQUE_SECRETS = [name for name in UNIQUE if name in SECRETS]
 FIRST = After(datetime(1970, 1, 2, tzinfo=timezone.utc), "")
 """Before all rows."""
+
+
+def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """Whether a secret begins with that prefix of a ``Cipher``; case counts, on every database."""
+    start = func.substr(column, literal_column("1"), literal_column(f"{len(prefix)}"))
+    return start == literal_column(f"'{prefix}'")
 
 
 class Statements:
@@ -79,7 +85,7 @@ class Statements:
 
     @property
     def has_keys(self) -> bool:
-        """Whether a row may hold what this store cannot read."""
+        """Whether secrets may stand in the table encrypted."""
         return self._cipher.has_keys
 
     @property
@@ -213,7 +219,8 @@ class Statements:
         values.append((table.c.lease_owner, func.nullif(table.c.lease_owner, bindparam("owner"))))
         conditions = [table.c.id == bindparam("row_id"), *same.values()]
         if is_guarded and not self.has_keys:
-            conditions += [self._is_plain(table.c[name]) for name in SECRETS]
+            columns_of_secrets = [table.c[name] for name in SECRETS]
+            conditions += [or_(c.is_(None), ~starts_with(c, SEALED)) for c in columns_of_secrets]
         return update(table).where(*conditions).ordered_values(*values)
 
     def _compared(self, columns: Sequence[str], is_guarded: bool) -> list[str]:
@@ -223,11 +230,6 @@ class Statements:
         if "access_token" in columns and "expiry_time" not in columns:
             compared.append("access_token")
         return compared
-
-    def _is_plain(self, column: ColumnElement[str]) -> ColumnElement[bool]:
-        """Whether a secret is not encrypted."""
-        start = func.substr(column, literal_column("1"), literal_column(f"{len(SEALED)}"))
-        return or_(column.is_(None), start != literal_column(f"'{SEALED}'"))
 
     def lease(self, connection: Connection, row: Found, owner: str, milliseconds: int) -> bool:
         """Gives the owner the row to refresh for a time; returns whether it has got it.

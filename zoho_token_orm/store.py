@@ -136,7 +136,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             The same object, with what it lacked; None where there is no row.
 
         Raises:
-            SDKException: It is no OAuthToken, or the database did not answer.
+            SDKException: It is no OAuthToken, the database did not answer, or no key opens a secret
+                of a row that it names.
         """
         fields = mapping.fields_of(token)
         names = identity.names_of(fields)
@@ -167,7 +168,8 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
             A new, complete token; None where no row has that id.
 
         Raises:
-            SDKException: The id is no string, or the database did not answer.
+            SDKException: The id is no string, the database did not answer, or no key opens a
+                secret of the row.
         """
         id = mapping.checked("id", id)  # type: ignore[assignment]
         if id is None:
@@ -188,8 +190,9 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         logged, on the logger ``zoho_token_orm``.
 
         Raises:
-            SDKException: It could not be stored; it is no OAuthToken; there is nothing to store; or
-                the token, which this store had loaded or saved, has been deleted since.
+            SDKException: It could not be stored; it is no OAuthToken; there is nothing to store; no
+                key opens a secret of its row; or the token, which this store had loaded or saved,
+                has been deleted since.
         """
         try:
             fields, known_id = mapping.fields_of(token), self._known_id(token)
@@ -221,7 +224,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         """Loads all tokens, oldest first, each complete and ready for ``Initializer.switch_user``.
 
         Raises:
-            SDKException: The database did not answer.
+            SDKException: The database did not answer, or no key opens a secret.
         """
         rows = self._run("load the tokens", lambda c: self._statements.all.run(c, {}))
         return [self._loaded(row) for row in rows]
@@ -246,7 +249,7 @@ class SQLAlchemyTokenStore(TokenStore):  # type: ignore[misc]
         worked on for any time. A token that is saved or deleted meanwhile may or may not be seen.
 
         Raises:
-            SDKException: The database did not answer.
+            SDKException: The database did not answer, or no key opens a secret.
         """
         after = FIRST
         while True:

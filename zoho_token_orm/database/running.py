@@ -84,11 +84,8 @@ class Database:
         while True:
             try:
                 return self._attempt(work)
-            except UnicodeError:  # its text may quote the value
-                raise token_store_error(
-                    f"could not {what} ({shown(self.engine.url)}): the connection's character set "
-                    "cannot carry the text; make it UTF-8 (utf8mb4 on MySQL)"
-                ) from None
+            except UnicodeError:  # it holds the value: so it must not be the context of another one
+                break
             except SQLAlchemyError as error:
                 kind = trouble(error)
                 if not tries.another(kind):
@@ -98,6 +95,10 @@ class Database:
                         message += f"; run: {upgrade_command(self.table_name)}"
                     cause = error.orig if isinstance(error, DBAPIError) else error
                     raise token_store_error(message, cause) from error
+        raise token_store_error(
+            f"could not {what} ({shown(self.engine.url)}): the connection's character set cannot "
+            "carry the text; make it UTF-8 (utf8mb4 on MySQL)"
+        )
 
     def _attempt(self, work: Callable[[Connection], Result]) -> Result:
         with self._turn, self._connect() as connection:
@@ -127,11 +128,12 @@ class Database:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, OSError) as error:
             # The driver does not know an option of the URL, or cannot read the file that it names;
-            # its message may quote the value.
-            raise token_store_error(
-                f"the driver cannot connect to {shown(self.engine.url)}: check the options in the "
-                f"database URL ({type(error).__name__})"
-            ) from None
+            # its message may quote the value, so that it must not be the context of ours.
+            kind = type(error).__name__
+        raise token_store_error(
+            f"the driver cannot connect to {shown(self.engine.url)}: check the options in the "
+            f"database URL ({kind})"
+        )
 
     def _make_ready(self, connection: Connection) -> None:
         if not self.is_owner:

@@ -39,17 +39,23 @@ def resolve_url(database: str | URL | None) -> URL:
         database = os.environ.get(URL_VARIABLE) or DEFAULT_URL
     if not isinstance(database, (str, URL)):
         raise ValueError("database must be a URL (a string or sqlalchemy.URL) or an Engine")
-    try:
-        url = make_url(database)
-    except (ArgumentError, ValueError):
-        # Neither the URL nor the parser's message is shown: both may hold the password.
-        raise ValueError(_UNREADABLE) from None
+    url = _parsed(database)
+    if url is None:
+        raise ValueError(_UNREADABLE)
     refuse_misread(url, database if isinstance(database, str) else "")
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.get_backend_name() not in DATABASES:
         raise ValueError(f"{url.get_backend_name()} is not supported: use one of {DATABASES}")
     _refuse_unverified(url)
     return _with_absolute_path(url)
+
+
+def _parsed(text: str | URL) -> URL | None:
+    """The URL; None where it is none: the parser's error may hold the password, and is dropped."""
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        return None
 
 
 def refuse_misread(url: URL, text: str = "") -> None:
