@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
@@ -34,6 +35,15 @@ def token_store_error(message: str, cause: BaseException | None = None) -> SDKEx
     return SDKException(CODE, f"{message}: " if cause is not None else message, cause=cause)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair; asked, since the error would hold the text."""
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
+
+
 def hide_values(error: BaseException) -> None:
     """Takes the values of a statement out of a database error, in place, before anybody reads it.
 
@@ -48,6 +58,13 @@ def hide_values(error: BaseException) -> None:
     for link in (error, error.orig):
         if link is not None:
             link.args = tuple(_hidden(arg, error, values) for arg in link.args)
+    if hasattr(error.orig, "diag"):
+        error.orig = error.__cause__ = error.__context__ = _without_attachments(error.orig)
+
+
+def _without_attachments(error: Any) -> Any:
+    """The same error of psycopg's, without the row that was refused, and the connection."""
+    return type(error)(*error.args).with_traceback(error.__traceback__)
 
 
 def _hidden(text: object, error: StatementError, values: list[str]) -> object:

@@ -10,7 +10,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from zoho_token_orm.direct import Found
-from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.errors import is_unicode, token_store_error
 from zoho_token_orm.models import ExactString, OAuthTokenRow
 
 Fields = dict[str, Any]
@@ -88,7 +88,7 @@ def checked(column: str, value: object) -> str | None:
         return None
     if "\0" in text:
         raise token_store_error(f"{column} must not contain a NUL character")
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise token_store_error(f"{column} is no valid Unicode text")
     length = len(_TYPES[column].stored(text))
     if length > _TYPES[column].length:
@@ -96,15 +96,6 @@ def checked(column: str, value: object) -> str | None:
             f"{column} is too long: {length} characters, at most {_TYPES[column].length} fit"
         )
     return text
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it holds no half of a surrogate pair; asked, since the error would hold the text."""
-    try:
-        text.encode()
-    except UnicodeError:
-        return False
-    return True
 
 
 def checked_expiry(value: object) -> int | None:

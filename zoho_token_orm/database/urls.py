@@ -8,6 +8,8 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from zoho_token_orm.errors import is_unicode
+
 URL_VARIABLE = "ZOHO_TOKEN_DB_URL"
 DEFAULT_URL = "sqlite:///zohooauth.db"
 DRIVERS = {
@@ -59,9 +61,13 @@ def _parsed(text: str | URL) -> URL | None:
 
 
 def refuse_misread(url: URL, text: str = "") -> None:
-    """Refuses a URL whose password holds an ``@`` as it is: the rest of it is read as the host."""
+    """Refuses a URL whose password holds an ``@`` as it is: the rest of it is read as the host.
+
+    And one that no driver can encode: its error would hold the password.
+    """
     is_misread = "@" in (url.host or "") or text.count("@") > 1
-    if is_misread and url.get_backend_name() != "sqlite":
+    is_encodable = is_unicode("".join(map(str, (url.username, url.password, url.host))))
+    if url.get_backend_name() != "sqlite" and (is_misread or not is_encodable):
         raise ValueError(_UNREADABLE)
 
 
