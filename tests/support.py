@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +23,17 @@ from zoho_token_orm.database import URL_VARIABLE
 CHECKOUT = Path(__file__).parent.parent
 OLD, NEW = "A" * 43 + "B" * 43, "C" * 43 + "D" * 43
 """Two encryption keys; real ones are random."""
+
+
+def _installed_sdk() -> int:
+    owners = set(importlib.metadata.packages_distributions()["zohocrmsdk"])
+    names = [re.fullmatch(r"zohocrmsdk(\d)[-_.]0", owner) for owner in owners]
+    (version,) = (int(name[1]) for name in names if name)  # two would have overwritten each other
+    return version
+
+
+SDK = _installed_sdk()
+"""Which of the SDKs is installed: 8 for zohocrmsdk8-0. The sister SDKs are 5, 6 and 7."""
 
 
 def granted(name: str, **more: str) -> OAuthToken:

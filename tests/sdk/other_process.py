@@ -10,20 +10,18 @@ import json
 import sys
 
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
-from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
-from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
-from tests.sdk.conftest import lead_names
+from tests.sdk.conftest import initialize, lead_names
 from zoho_token_orm import SQLAlchemyTokenStore
+from zoho_token_orm.testing.simulator import environment_at
 
 
 def main() -> None:
     order = json.load(sys.stdin)
-    url = order["zoho"]
-    environment = DataCenter.Environment(url, f"{url}/oauth/v2/token", url)
+    environment = environment_at(order["zoho"])
     token = OAuthToken(**order["token"])
     with SQLAlchemyTokenStore(order["database"]) as store:
-        Initializer.initialize(environment, token, store, resource_path=order["folder"])
+        initialize(environment, token, store, resource_path=order["folder"])
         json.dump(
             {"leads": lead_names(), "ids": [one.get_id() for one in store.get_tokens()]}, sys.stdout
         )

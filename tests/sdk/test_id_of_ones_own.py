@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
-from tests.sdk.conftest import Application, lead_names
+from tests.sdk.conftest import Application, lead_names, told
 from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
 
 
 @pytest.fixture(params=["grant", "refresh", "both"])
 def sample(request, app: Application, zoho: ZohoSimulator, alice: SimulatedUser) -> dict[str, Any]:
     """What the sample gives to OAuthToken: an id, and a grant token, a refresh token or both."""
-    given: dict[str, Any] = {"id": "my-own-id", "redirect_url": "https://app.example"}
+    given = {"id": "my-own-id", "redirect_url": "https://app.example", **told(alice)}
     if request.param != "refresh":
         given["grant_token"] = zoho.grant(alice)
     if request.param != "grant":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.databases import Database
-from tests.sdk.conftest import Application
+from tests.sdk.conftest import WHO_IT_IS, Application
 from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
 
 Restart = Callable[..., dict[str, Any]]
@@ -59,7 +59,7 @@ def test_with_the_spent_grant_reuses_the_stored_token(
 ):
     grant = zoho.grant(alice)
     first = restart(grant_token=grant, **client)
-    assert app.kinds() == ["grant", "users", "org", "fields", "leads"]
+    assert app.kinds() == ["grant", *WHO_IT_IS, "fields", "leads"]
     zoho.clear_calls()
     second = restart(grant_token=grant, **client)
     assert first == second == {"leads": list(alice.leads), "ids": [app.only_row().get_id()]}

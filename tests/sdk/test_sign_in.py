@@ -10,7 +10,15 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
-from tests.sdk.conftest import Application, current_email, lead_names
+from tests.sdk.conftest import (
+    UNKNOWN_ID,
+    WHO_IT_IS,
+    WITHOUT_USER,
+    Application,
+    current_email,
+    lead_names,
+)
+from tests.sdk.differences import NO_FIND_USER, differs
 from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
 
 
@@ -18,7 +26,9 @@ class TestGrantFlow:
     def test_stores_one_complete_row(self, app: Application, zoho: ZohoSimulator, alice):
         grant = zoho.grant(alice)
         before = int(time.time() * 1000)
-        token = app.initialize(app.token(grant_token=grant, redirect_url="https://app.example"))
+        token = app.initialize(
+            app.token_for(alice, grant_token=grant, redirect_url="https://app.example")
+        )
         row = app.only_row()
         assert fields(row) == fields(token)
         assert row.get_user_signature().get_name() == alice.name
@@ -28,8 +38,8 @@ class TestGrantFlow:
         assert 0 <= int(row.get_expires_in()) - before - 3600_000 <= time.time() * 1000 - before
 
     def test_asks_zoho_once_for_each_thing(self, app: Application, zoho: ZohoSimulator, alice):
-        app.initialize(app.token(grant_token=zoho.grant(alice)))
-        assert app.kinds() == ["grant", "users", "org"]
+        app.initialize(app.token_for(alice))
+        assert app.kinds() == ["grant", *WHO_IT_IS]
 
     def test_serves_every_later_call(self, app: Application, alice):
         app.sign_in(alice)
@@ -57,7 +67,7 @@ class TestGrantFlow:
         assert fields(app.only_row()) == fields(token)
 
     def test_signs_in_when_zoho_answers_again(self, app: Application, zoho: ZohoSimulator, alice):
-        token = app.token(grant_token=zoho.grant(alice))
+        token = app.token_for(alice)
         zoho.fail_token_requests()
         with pytest.raises(SDKException):
             app.initialize(token)
@@ -68,12 +78,12 @@ class TestGrantFlow:
 class TestRefreshFlow:
     def test_stores_one_complete_row(self, app: Application, zoho: ZohoSimulator, alice):
         refresh_token = zoho.authorize(alice)
-        token = app.initialize(app.token(refresh_token=refresh_token))
+        token = app.initialize(app.token_for(alice, refresh_token=refresh_token))
         row = app.only_row()
         assert fields(row) == fields(token)
         assert row.get_refresh_token() == refresh_token
         assert row.get_user_signature().get_name() == alice.name
-        assert app.kinds() == ["refresh", "users", "org"]
+        assert app.kinds() == ["refresh", *WHO_IT_IS]
 
     def test_again_uses_the_stored_access_token(self, app: Application, zoho: ZohoSimulator, alice):
         refresh_token = zoho.authorize(alice)
@@ -102,7 +112,7 @@ class TestIdFlow:
 
     def test_of_an_unknown_id_is_an_error_and_stores_nothing(self, app: Application, alice):
         app.sign_in(alice)
-        with pytest.raises(SDKException, match="invalid_c"):
+        with pytest.raises(SDKException, match=UNKNOWN_ID):
             app.initialize(OAuthToken(id="4711"))
         assert app.only_row().get_user_signature().get_name() == alice.name
 
@@ -133,16 +143,14 @@ class TestAccessTokenFlow:
     @pytest.fixture
     def access_token(self, zoho: ZohoSimulator, app: Application, alice: SimulatedUser) -> str:
         """An access token from elsewhere, of which the store knows nothing."""
-        token = app.token(refresh_token=zoho.authorize(alice))
-        token.refresh_access_token(token, zoho.environment.accounts_url)
-        zoho.clear_calls()
-        return str(token.get_access_token())
+        return app.access_token(zoho.authorize(alice))
 
     @pytest.fixture(autouse=True)
     def initialized(self, app: Application, bob: SimulatedUser) -> None:
         """The SDK's own refresh wants an initialized SDK; bob's row is also there to be found."""
         app.sign_in(bob)
 
+    @differs(NO_FIND_USER)
     def test_stores_the_token_with_its_user(self, app: Application, access_token, alice):
         token = app.initialize(OAuthToken(access_token=access_token))
         row = app.row(token.get_id())
@@ -160,58 +168,58 @@ class TestAccessTokenFlow:
         assert app.kinds() == ["fields", "leads"]
 
     def test_without_its_user_has_a_row_too(self, app: Application, access_token, alice):
-        token = app.initialize(OAuthToken(access_token=access_token, find_user=False))
+        token = app.initialize(OAuthToken(access_token=access_token, **WITHOUT_USER))
         assert app.row(token.get_id()).get_user_signature() is None
-        again = app.initialize(OAuthToken(access_token=access_token, find_user=False))
+        again = app.initialize(OAuthToken(access_token=access_token, **WITHOUT_USER))
         assert again.get_id() == token.get_id()
         assert app.kinds() == []
         assert lead_names() == list(alice.leads)
 
-    def test_of_a_known_user_joins_the_row(self, app: Application, zoho, alice):
+    @differs(NO_FIND_USER)
+    def test_of_a_known_user_joins_the_row(self, app: Application, alice):
         signed_in = app.sign_in(alice)
-        token = app.token(refresh_token=signed_in.get_refresh_token())
-        token.refresh_access_token(token, zoho.environment.accounts_url)
-        joined = app.initialize(OAuthToken(access_token=token.get_access_token()))
+        access_token = app.access_token(signed_in.get_refresh_token())
+        joined = app.initialize(OAuthToken(access_token=access_token))
         assert joined.get_id() == signed_in.get_id()
         row = app.row(joined.get_id())
-        assert row.get_access_token() == token.get_access_token()
+        assert row.get_access_token() == access_token
         assert row.get_refresh_token() == signed_in.get_refresh_token()
 
 
 class TestWithoutFindUser:
     def test_nobody_asks_who_it_is(self, app: Application, zoho: ZohoSimulator, alice):
-        app.initialize(app.token(grant_token=zoho.grant(alice), find_user=False))
+        app.initialize(app.token(grant_token=zoho.grant(alice), **WITHOUT_USER))
         assert app.only_row().get_user_signature() is None
         assert lead_names() == list(alice.leads)
         assert app.kinds() == ["grant", "fields", "leads"]
 
     def test_the_spent_grant_finds_the_row(self, app: Application, zoho: ZohoSimulator, alice):
         grant = zoho.grant(alice)
-        first = app.initialize(app.token(grant_token=grant, find_user=False))
-        second = app.initialize(app.token(grant_token=grant, find_user=False))
+        first = app.initialize(app.token(grant_token=grant, **WITHOUT_USER))
+        second = app.initialize(app.token(grant_token=grant, **WITHOUT_USER))
         assert second.get_id() == first.get_id()
         assert app.kinds() == ["grant"]
 
     def test_a_refresh_updates_the_row(self, app: Application, zoho: ZohoSimulator, alice):
-        token = app.initialize(app.token(grant_token=zoho.grant(alice), find_user=False))
+        token = app.initialize(app.token(grant_token=zoho.grant(alice), **WITHOUT_USER))
         app.expire(token.get_id())
-        refreshed = app.initialize(OAuthToken(id=token.get_id(), find_user=False))
+        refreshed = app.initialize(OAuthToken(id=token.get_id(), **WITHOUT_USER))
         row = app.only_row()
         assert row.get_access_token() == refreshed.get_token() != token.get_access_token()
         assert app.kinds() == ["grant", "refresh"]
 
     def test_several_users_have_a_row_each(self, app: Application, zoho: ZohoSimulator, alice, bob):
         tokens = [
-            app.initialize(app.token(grant_token=zoho.grant(user), find_user=False))
+            app.initialize(app.token(grant_token=zoho.grant(user), **WITHOUT_USER))
             for user in (alice, bob)
         ]
         assert len({token.get_id() for token in tokens}) == len(app.store.get_tokens()) == 2
 
     def test_the_row_learns_its_user_later(self, app: Application, zoho: ZohoSimulator, alice):
         grant = zoho.grant(alice)
-        first = app.initialize(app.token(grant_token=grant, find_user=False))
+        first = app.initialize(app.token(grant_token=grant, **WITHOUT_USER))
         app.expire(first.get_id())
-        app.initialize(app.token(grant_token=grant))
+        app.initialize(app.token_for(alice, grant_token=grant))
         row = app.only_row()
         assert row.get_id() == first.get_id()
         assert row.get_user_signature().get_name() == alice.name

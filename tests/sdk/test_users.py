@@ -9,7 +9,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
-from tests.sdk.conftest import Application, at_once, current_email, lead_names
+from tests.sdk.conftest import WHO_IT_IS, Application, at_once, current_email, lead_names
 from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
 
 
@@ -25,16 +25,16 @@ def dozen(zoho: ZohoSimulator) -> list[SimulatedUser]:
 def signed_in(app: Application, dozen: list[SimulatedUser]) -> dict[SimulatedUser, OAuthToken]:
     """The tokens of a dozen users: the first one's by initialize, the others' by switch_user."""
     first, *others = dozen
-    tokens = {first: app.initialize(app.token(grant_token=app.zoho.grant(first)))}
+    tokens = {first: app.initialize(app.token_for(first))}
     for user in others:
-        tokens[user] = app.token(grant_token=app.zoho.grant(user))
+        tokens[user] = app.token_for(user)
         Initializer.switch_user(token=tokens[user])
     return tokens
 
 
 class TestSwitchUser:
     def test_signs_a_dozen_users_in(self, app: Application, signed_in, dozen):
-        assert app.kinds() == ["grant", "users", "org"] * 12
+        assert app.kinds() == ["grant", *WHO_IT_IS] * 12
         assert [name(row) for row in app.store.get_tokens()] == [user.name for user in dozen]
         assert len({token.get_id() for token in signed_in.values()}) == 12
 
@@ -102,7 +102,7 @@ class TestThreads:
         app.sign_in(alice)
 
         def work(number: int) -> list[Any]:
-            Initializer.switch_user(token=app.token(grant_token=app.zoho.grant(dozen[number])))
+            Initializer.switch_user(token=app.token_for(dozen[number]))
             return [current_email(), lead_names()]
 
         assert at_once(12, work) == [[user.email, list(user.leads)] for user in dozen]
@@ -143,7 +143,7 @@ class TestThreads:
         app.sign_in(bob)
 
         def work(number: int) -> str:
-            Initializer.switch_user(token=app.token(grant_token=app.zoho.grant(alice)))
+            Initializer.switch_user(token=app.token_for(alice))
             return current_email()
 
         assert at_once(4, work) == [alice.email] * 4

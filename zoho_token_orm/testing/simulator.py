@@ -14,6 +14,7 @@ It needs the standard library only; the SDK is imported where ``environment`` is
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import json
 import secrets
@@ -42,13 +43,22 @@ Kind = Literal["grant", "refresh", "revoke", "users", "org", "leads", "fields", 
 """What a request asks for: the exchange of a grant token, a refresh, …"""
 
 _GRANT_TYPES: dict[str, Kind] = {"authorization_code": "grant", "refresh_token": "refresh"}
+_VERSIONS = ("v5", "v6", "v7", "v8")
+"""The versions of the CRM's API: each SDK asks for its own."""
+_CRM_PATHS: dict[str, Kind] = {
+    "users": "users",
+    "org": "org",
+    "Leads": "leads",
+    "settings/fields": "fields",
+    "settings/modules": "modules",
+}
 _PATHS: dict[tuple[str, str], Kind] = {
     ("POST", "/oauth/v2/token/revoke"): "revoke",
-    ("GET", "/crm/v8/users"): "users",
-    ("GET", "/crm/v8/org"): "org",
-    ("GET", "/crm/v8/Leads"): "leads",
-    ("GET", "/crm/v8/settings/fields"): "fields",
-    ("GET", "/crm/v8/settings/modules"): "modules",
+    **{
+        ("GET", f"/crm/{version}/{path}"): kind
+        for version in _VERSIONS
+        for path, kind in _CRM_PATHS.items()
+    },
 }
 _TOKEN_PATH = "/oauth/v2/token"
 _SCOPE = "ZohoCRM.modules.ALL ZohoCRM.settings.ALL ZohoCRM.users.READ ZohoCRM.org.READ"
@@ -165,7 +175,9 @@ class ZohoSimulator:
     It answers the exchange of a grant token, the refresh and the revocation at
     ``/oauth/v2/token`` as Zoho's accounts server does, and the current user, the organization and
     some leads below ``/crm/v8`` as the CRM does: with Zoho's limits, and Zoho's errors in Zoho's
-    JSON. ``with ZohoSimulator() as zoho`` starts and stops it; so do `start` and `stop`.
+    JSON. Each SDK asks for the API of its own version: it answers below ``/crm/v5`` to
+    ``/crm/v7`` in the same way. ``with ZohoSimulator() as zoho`` starts and stops it; so do
+    `start` and `stop`.
 
     Time stands still in the simulator until the test moves it with `advance`, so that nothing
     runs out by accident. The SDK has a clock of its own: it refreshes a token whose ``expires_in``
@@ -305,9 +317,7 @@ class ZohoSimulator:
     @property
     def environment(self) -> DataCenter.Environment:
         """The SDK's environment that points here, for ``Initializer.initialize(environment=…)``."""
-        from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
-
-        return DataCenter.Environment(self.url, self.url + _TOKEN_PATH, self.url)
+        return environment_at(self.url)
 
     # Users and what they consent to
 
@@ -728,6 +738,16 @@ _CRM_PAGES: dict[Kind, Callable[[_Account], dict[str, Any] | None]] = {
     "fields": _fields_page,
     "modules": _modules_page,
 }
+
+
+def environment_at(url: str) -> DataCenter.Environment:
+    """The SDK's environment of a simulator that listens there, perhaps in another process."""
+    from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
+
+    given = {"url": url, "accounts_url": url + _TOKEN_PATH, "file_upload_url": url}
+    if "name" in inspect.signature(DataCenter.Environment).parameters:  # zohocrmsdk5-0 wants one
+        given["name"] = "simulator"
+    return DataCenter.Environment(**given)
 
 
 def _checked(kind: Kind) -> Kind:
