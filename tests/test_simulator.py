@@ -328,6 +328,8 @@ class TestCRM:
         [
             ("GET", "/"),
             ("GET", "/crm/v8/Nothing"),
+            ("GET", "/crm/v4/users"),
+            ("GET", "/crm/users"),
             ("GET", "/oauth/v2/token"),
             ("POST", "/crm/v8/users"),
             ("PUT", "/crm/v8/Leads"),

@@ -22,6 +22,7 @@ from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 from zohocrmsdk.src.com.zoho.crm.api.users import APIException, GetUsersParam, UsersOperations
 from zohocrmsdk.src.com.zoho.crm.api.util import Choice, Utility
 
+from tests.databases import NAMES, Database, fresh_database
 from tests.support import SDK
 from zoho_token_orm import SQLAlchemyTokenStore
 from zoho_token_orm.testing.simulator import SimulatedUser, ZohoSimulator
@@ -131,6 +132,23 @@ class Application:
     def kinds(self) -> list[str]:
         """What Zoho was asked, in that order."""
         return [call.kind for call in self.zoho.calls]
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A database of each kind in turn, for all tests of the process: each begins without rows."""
+    with fresh_database(request.param, tmp_path_factory.mktemp("database")) as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[SQLAlchemyTokenStore]:
+    """A store without rows."""
+    with SQLAlchemyTokenStore(database.url, create_schema=True) as made:
+        made.delete_tokens()
+        yield made
 
 
 @pytest.fixture

@@ -25,24 +25,24 @@ class Difference:
 NO_REVOKE = Difference(
     (5, 6, 7),
     "`revoke(id)` raises in the SDK before it asks the store. What does revoke is"
-    " `OAuthToken.revoke_refresh_token(token.get_refresh_token(), accounts_url + '/revoke')`.",
+    " `OAuthToken.revoke_refresh_token(refresh_token, environment.accounts_url + '/revoke')`.",
 )
 UNKNOWN_ID = Difference(
     (5, 6, 7),
-    "A token with an id that no row has raises (`MERGE_OBJECT`), also where it comes with a grant or"
-    " a refresh token. To sign in with an id of your own, call `store.save_token(token)` before"
-    " `Initializer.initialize`, and `Initializer.switch_user(token=token)` after it. After a log-out, calls with the old token raise, where 8-0 goes on"
-    " with what it has in memory.",
+    "A token with an id that no row has raises (`MERGE_OBJECT`), also where it comes with a grant"
+    " or a refresh token. To sign in with an id of your own, call `store.save_token(token)` before"
+    " `Initializer.initialize`, and `Initializer.switch_user(token=token)` after it. After a"
+    " log-out, calls with the old token raise, where 8-0 goes on with what it has in memory.",
 )
 NO_FIND_USER = Difference(
     (5,),
-    "There is no `find_user`: the SDK never asks Zoho whose token it is. Give `user_signature` along"
-    " with the grant or refresh token; a row without it has no user.",
+    "There is no `find_user`: the SDK never asks Zoho whose token it is. Give `user_signature`"
+    " along with the grant or refresh token; a row without it has no user.",
 )
 CONSENT_IGNORED = Difference(
     (5,),
-    "A new grant or refresh token beside a `user_signature` that has a row is not spent: the SDK"
-    " goes on with the row, as every SDK does for a user who is given. Delete the row before a new"
+    "A new grant or refresh token beside a `user_signature` that has a row is not used: the SDK"
+    " goes on with the row, as each SDK does for a user who is given. Delete the row before a new"
     " consent.",
 )
 SAVE_ERRORS = Difference(

@@ -95,6 +95,15 @@ class TestRevoke:
         assert app.kinds() == []
 
 
+def test_a_refresh_token_is_revoked_where_an_id_cannot_be(app: Application, alice, bob):
+    hers, _ = app.sign_in(alice), app.sign_in(bob)
+    url = app.zoho.environment.accounts_url + "/revoke"
+    refresh_token = app.row(hers.get_id()).get_refresh_token()
+    assert OAuthToken.revoke_refresh_token(refresh_token, url) is True
+    assert app.zoho.calls == [Call("revoke", alice.name, 200)]
+    assert current_email() == bob.email
+
+
 class TestAnotherConsent:
     @differs(CONSENT_IGNORED)
     def test_updates_the_users_row(self, app: Application, zoho: ZohoSimulator, alice, bob):
