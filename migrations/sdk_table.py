@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.schema import CreateColumn
 
@@ -31,6 +31,7 @@ COLUMNS = (
     "redirect_url",
     "api_domain",
 )
+ADDED = ("created_at", "updated_at", "lease_owner", "lease_until")
 SECRETS = ("client_secret", "refresh_token", "access_token", "grant_token")
 EXPIRED = "0"
 """What an expiry that is no number becomes: so the access token is refreshed."""
@@ -71,6 +72,37 @@ def is_sdks(columns: Sequence[str]) -> bool:
     return tuple(columns) in (COLUMNS, COLUMNS[:-1])
 
 
+def found_columns(table: str) -> list[str]:
+    """The columns of a table that is there already; none without a connection."""
+    if context.is_offline_mode() or not sa.inspect(op.get_bind()).has_table(table):
+        return []
+    return [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
+
+
+def refuse_others(table: str, found: Sequence[str]) -> None:
+    """Refuses a table that is neither the SDK's nor ours; with ours, an upgrade was interrupted.
+
+    Raises:
+        CommandError: It is somebody else's, or its id is no primary key.
+    """
+    if is_sdks(found):
+        _require_primary_key(op.get_bind(), table)
+    if not found or is_sdks(found) or tuple(found) == COLUMNS + ADDED:
+        return
+    lacks = [name for name in COLUMNS if name not in found]
+    more = [name for name in found if name not in COLUMNS]
+    differs = "; ".join(
+        f"it {verb} {', '.join(names)}"
+        for verb, names in (("lacks", lacks), ("has also", more))
+        if names
+    )
+    raise CommandError(
+        f"there is a table {table} already, which is neither this package's nor the SDK's "
+        f"({differs or 'its columns are in another order'}); it is left as it is: choose another "
+        "table_name, or rename that table"
+    )
+
+
 def duplicates_table(table: str) -> sa.Table:
     """Where the rows go that have lost to a newer one of the same authorization."""
     return sa.Table(
@@ -97,7 +129,6 @@ def take_over(target: Target) -> str:
         CommandError: A row holds what the target cannot hold.
     """
     connection = op.get_bind()
-    _require_primary_key(connection, target.name)
     aside = duplicates_table(target.name)
     aside.create(connection, checkfirst=True)  # now: MySQL makes no table while others are locked
     try:

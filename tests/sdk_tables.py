@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine, text
 
+from zoho_token_orm.database import resolve_url
+
 COLUMNS = (
     "id",
     "user_name",
@@ -58,3 +60,9 @@ def rows_in(engine: Engine, table: str = "oauthtoken") -> dict[str, dict[str, An
     with engine.connect() as connection:
         found = connection.execute(text(f"SELECT * FROM {table}")).mappings()
         return {str(row["id"]): {name: row[name] for name in COLUMNS} for row in found}
+
+
+def dbstore_arguments(url: str) -> tuple[str | None, ...]:
+    """What DBStore is made with, for the database of a URL."""
+    where = resolve_url(url)
+    return (where.host, where.database, where.username, where.password or "", str(where.port))

@@ -15,7 +15,7 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.databases import Database, fresh_database
-from tests.sdk_tables import fill, sdk_row
+from tests.sdk_tables import dbstore_arguments, fill, sdk_row
 from tests.support import granted, in_an_hour, values
 from zoho_token_orm import SQLAlchemyTokenStore, schema
 from zoho_token_orm.database import resolve_url
@@ -154,8 +154,7 @@ def test_dbstore_can_no_longer_make_a_second_row_of_one_user(database, taken_ove
 
 
 def _dbstore(database: Database) -> DBStore:
-    url = resolve_url(database.url)
-    return DBStore(url.host, url.database, url.username, url.password or "", str(url.port))
+    return DBStore(*dbstore_arguments(database.url))
 
 
 def _user(n: int) -> UserSignature:

@@ -7,8 +7,8 @@ Create Date: 2026-11-26
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import context, op
+from zoho_token_orm.migrations import sdk_table
 
 revision = "zto_sdk"
 down_revision = None
@@ -17,10 +17,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing is to be done: the next revision takes over the SDK's table, or makes one."""
+    """Changes nothing: the next revision takes over the SDK's table, or makes one."""
+    table = op.get_context().opts["table_name"]
+    sdk_table.refuse_others(table, sdk_table.found_columns(table))
 
 
 def downgrade() -> None:
     table = op.get_context().opts["table_name"]
-    if context.is_offline_mode() or sa.inspect(op.get_bind()).has_table(table):
+    if context.is_offline_mode() or sdk_table.found_columns(table):
         op.drop_table(table)

@@ -24,14 +24,12 @@ INDEXED = ("access_token", "created_at")
 
 def upgrade() -> None:
     table = _table_name()
-    found = _found_columns(table)
-    if sdk_table.is_sdks(found):
+    found = sdk_table.found_columns(table)
+    if not found:
+        op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
+    elif sdk_table.is_sdks(found):
         said = sdk_table.take_over(_target(table))
         context.config.print_stdout("%s", said) if said else None
-    elif not found:
-        op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
-    elif found != [column.name for column in _columns()]:
-        raise CommandError(_is_somebody_elses(table, found))
     for column, name in _indexes(table).items():  # MySQL may have been interrupted before
         if not _has_index(table, name):
             op.create_index(name, table, [column])
@@ -107,29 +105,6 @@ def _indexes(table: str) -> dict[str, str]:
 
 def _constraints(table: str) -> list[sa.UniqueConstraint]:
     return [sa.UniqueConstraint(column, name=name) for column, name in _unique(table).items()]
-
-
-def _found_columns(table: str) -> list[str]:
-    """The columns of a table that is there already."""
-    if context.is_offline_mode() or not sa.inspect(op.get_bind()).has_table(table):
-        return []
-    return [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
-
-
-def _is_somebody_elses(table: str, found: list[str]) -> str:
-    ours = [column.name for column in _columns()]
-    lacks = [name for name in sdk_table.COLUMNS if name not in found]
-    more = [name for name in found if name not in ours]
-    differs = "; ".join(
-        f"it {verb} {', '.join(names)}"
-        for verb, names in (("lacks", lacks), ("has also", more))
-        if names
-    )
-    return (
-        f"there is a table {table} already, which is neither this package's nor the SDK's "
-        f"({differs or 'its columns are in another order'}); it is left as it is: choose another "
-        "table_name, or rename that table"
-    )
 
 
 def _has_index(table: str, name: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +18,7 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.databases import fresh_database
-from tests.sdk_tables import COLUMNS, DOCUMENTED, fill, rows_in, sdk_row
+from tests.sdk_tables import COLUMNS, DOCUMENTED, dbstore_arguments, fill, rows_in, sdk_row
 from tests.support import OLD, granted, run, values
 from zoho_token_orm import SQLAlchemyTokenStore, schema
 from zoho_token_orm.database import URL_VARIABLE, resolve_url
@@ -234,7 +236,7 @@ def test_a_table_that_is_not_the_sdks_is_refused_and_left_as_it_is(database, eng
     with pytest.raises(SDKException, match=names):
         schema.upgrade(database.url)
     assert str(inspect(engine).get_columns("oauthtoken")) == str(before)
-    assert schema.current(database.url) in (None, "zto_sdk")
+    assert schema.current(database.url) is None
 
 
 def test_a_value_that_does_not_fit_is_refused_and_nothing_is_changed(database, engine):
@@ -256,6 +258,59 @@ def test_the_command_says_how_many_rows_have_lost_and_where_they_are(database, e
     assert "oauthtoken is at revision zto_0001" in done.stdout
     done = run("zoho-token-orm", "upgrade", cwd=tmp_path, url=database.url)
     assert done.stdout == "oauthtoken is at revision zto_0001\n"
+
+
+def test_a_store_on_the_file_of_the_sdks_sample_takes_it_over_by_itself(tmp_path, caplog):
+    url = f"sqlite:///{tmp_path / 'zohooauth.db'}"
+    engine = create_engine(url)
+    fill(engine, sdk_row("1", "a@b:1"), sdk_row("2", "a@b:1", expiry_time="2"))
+    with SQLAlchemyTokenStore(url) as store:
+        assert [token.get_id() for token in store.get_tokens()] == ["1"]
+    assert "oauthtoken_duplicates" in caplog.text
+    assert set(rows_in(engine, "oauthtoken_duplicates")) == {"2"}
+    engine.dispose()
+
+
+def test_upgrades_that_start_at_once_take_a_table_over_once(database, engine):
+    rows = old_rows(200)
+    fill(engine, *rows)
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(schema.upgrade, database.url) for _ in range(3)]:
+            done.result()
+    assert_taken_over(database, engine, rows)
+
+
+def test_workers_with_dbstore_wait_while_the_table_is_taken_over(database, engine):
+    """None of their calls fails, and nothing that they have saved is lost."""
+    if database.name not in ("mysql", "mariadb"):
+        pytest.skip("DBStore talks to MySQL and MariaDB")
+    fill(engine, *({**row, "grant_token": None} for row in old_rows(3000)))
+    is_over, saved = threading.Event(), {}
+
+    def work(user: str) -> None:
+        dbstore = DBStore(*dbstore_arguments(database.url))
+        n = 0
+        while not is_over.is_set() or n < 5:
+            token = dbstore.find_token(OAuthToken(user_signature=UserSignature(user)))
+            token.set_access_token(f"1000.{user}-{n}")
+            token.set_expires_in(str(1800000000000 + n))
+            dbstore.save_token(token)
+            saved[user] = token.get_access_token()
+            n += 1
+
+    with ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(work, f"user{n}@example.com:1") for n in (1, 2, 3)]
+        try:
+            schema.upgrade(database.url)
+        finally:
+            is_over.set()
+        for each in working:
+            each.result()
+    schema.check(database.url)
+    with SQLAlchemyTokenStore(database.url) as store:
+        for user, access_token in saved.items():
+            found = store.find_token(OAuthToken(user_signature=UserSignature(user)))
+            assert found.get_access_token() == access_token
 
 
 # The way back
@@ -292,8 +347,7 @@ def test_dbstore_works_on_the_table_that_is_given_back(database, engine):
     with SQLAlchemyTokenStore(database.url, create_schema=True) as store:
         store.save_token(token)
     schema.downgrade(database.url, "zto_sdk")
-    url = resolve_url(database.url)
-    dbstore = DBStore(url.host, url.database, url.username, url.password or "", str(url.port))
+    dbstore = DBStore(*dbstore_arguments(database.url))
     assert values(dbstore.find_token_by_id(token.get_id())) == values(token)
     token.set_access_token("1000.fresh")
     dbstore.save_token(token)
