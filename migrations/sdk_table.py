@@ -112,6 +112,8 @@ def duplicates_table(table: str) -> sa.Table:
         *(sa.Column(name, sa.Text) for name in COLUMNS),
         sa.Column("stays", sa.Text, comment="the id of the row that has won"),
         sa.Column("since", sa.DateTime, server_default=sa.func.now()),
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
     )
 
 
@@ -133,7 +135,7 @@ def take_over(target: Target) -> str:
     aside.create(connection, checkfirst=True)  # now: MySQL makes no table while others are locked
     try:
         with _alone(connection, target.name, aside.name):
-            _loosen(connection, target.name)
+            _alter(connection, target.name, _loosening(connection, target.name))
             rows = _Rows(connection, target, aside)
             rows.normalize()
             rows.set_duplicates_aside()
@@ -161,14 +163,14 @@ def _count_or_drop(connection: sa.Connection, aside: sa.Table) -> int:
 @contextmanager
 def _alone(connection: sa.Connection, *tables: str) -> Iterator[None]:
     """Keeps everybody else from the tables meanwhile; they wait."""
-    dialect = connection.dialect.name
-    if dialect == "postgresql":
-        connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
-    if dialect not in ("mysql", "mariadb"):
+    quoted = [_quoted(connection, table) for table in tables]
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {', '.join(quoted)} IN ACCESS EXCLUSIVE MODE")
+    if not _is_mysql(connection):
         yield  # in the transaction of the migrations
         return
     # A table that a statement names twice is locked twice; BEGIN would unlock them.
-    locks = ", ".join([f"{tables[0]} AS twin WRITE", *(f"{table} WRITE" for table in tables)])
+    locks = ", ".join([f"{quoted[0]} AS twin WRITE", *(f"{table} WRITE" for table in quoted)])
     connection.exec_driver_sql("SET autocommit = 0")
     connection.exec_driver_sql(f"LOCK TABLES {locks}")
     try:
@@ -184,6 +186,19 @@ def _alone(connection: sa.Connection, *tables: str) -> Iterator[None]:
             connection.exec_driver_sql("SET autocommit = 1")
 
 
+def _quoted(connection: sa.Connection, name: str) -> str:
+    return connection.dialect.identifier_preparer.quote(name)
+
+
+def _is_mysql(connection: sa.Connection) -> bool:
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def _alter(connection: sa.Connection, table: str, changes: Sequence[str]) -> None:
+    if changes:
+        connection.exec_driver_sql(f"ALTER TABLE {_quoted(connection, table)} {', '.join(changes)}")
+
+
 def _require_primary_key(connection: sa.Connection, table: str) -> None:
     if sa.inspect(connection).get_pk_constraint(table)["constrained_columns"] != ["id"]:
         raise CommandError(
@@ -192,46 +207,39 @@ def _require_primary_key(connection: sa.Connection, table: str) -> None:
         )
 
 
-def _loosen(connection: sa.Connection, table: str) -> None:
-    """Takes away what would refuse the rows on their way: types, indexes, NOT NULL."""
-    changes = _loosening(connection, table)
-    if changes:
-        connection.exec_driver_sql(f"ALTER TABLE {table} {', '.join(changes)}")
-
-
 def _loosening(connection: sa.Connection, table: str) -> list[str]:
+    """What takes away that which would refuse the rows on their way: types, indexes, NOT NULL."""
     if connection.dialect.name == "sqlite":
         return []
-    is_postgresql = connection.dialect.name == "postgresql"
-    loosening = _loosening_postgresql if is_postgresql else _loosening_mysql
-    return loosening(connection, table, connection.dialect.identifier_preparer.quote)
+    is_mysql = _is_mysql(connection)
+    return (_loosening_mysql if is_mysql else _loosening_postgresql)(connection, table)
 
 
-def _loosening_mysql(connection: sa.Connection, table: str, quoted: Any) -> list[str]:
+def _loosening_mysql(connection: sa.Connection, table: str) -> list[str]:
     found = sa.inspect(connection)
-    changes = [f"DROP INDEX {quoted(index['name'])}" for index in found.get_indexes(table)]
+    indexes = [_quoted(connection, str(index["name"])) for index in found.get_indexes(table)]
     columns = [each for each in found.get_columns(table) if each["name"] in COLUMNS[1:]]
-    return changes + [
+    return [f"DROP INDEX {index}" for index in indexes] + [
         f"MODIFY {column['name']} {column['type'].compile(connection.dialect)} NULL"
         for column in columns
         if not column["nullable"]
     ]
 
 
-def _loosening_postgresql(connection: sa.Connection, table: str, quoted: Any) -> list[str]:
+def _loosening_postgresql(connection: sa.Connection, table: str) -> list[str]:
     """Drops what stands in the way of a change of types, in statements of their own."""
     found = sa.inspect(connection)
     for index in found.get_indexes(table):
         if "duplicates_constraint" not in index:
-            connection.exec_driver_sql(f"DROP INDEX {quoted(index['name'])}")
-    constraints = found.get_unique_constraints(table)
-    changes = [f"DROP CONSTRAINT {quoted(each['name'])}" for each in constraints]
+            connection.exec_driver_sql(f"DROP INDEX {_quoted(connection, str(index['name']))}")
+    constraints = [str(each["name"]) for each in found.get_unique_constraints(table)]
+    changes = [f"DROP CONSTRAINT {_quoted(connection, name)}" for name in constraints]
     columns = [column for column in found.get_columns(table) if column["name"] in COLUMNS]
     for column in columns:
         name = column["name"]
         changes.append(f"ALTER {name} DROP {'IDENTITY' if column.get('identity') else 'DEFAULT'}")
         changes += [f"ALTER {name} DROP NOT NULL"] if name != "id" else []
-    connection.exec_driver_sql(f"ALTER TABLE {table} {', '.join(changes)}")
+    _alter(connection, table, changes)
     names = [column["name"] for column in columns]
     return [f'ALTER {name} TYPE TEXT COLLATE "C" USING CAST({name} AS TEXT)' for name in names]
 
@@ -243,6 +251,7 @@ class _Rows:
         self._connection = connection
         self._target = target
         self._aside = aside
+        self._has_room = False
         found = [column["name"] for column in sa.inspect(connection).get_columns(target.name)]
         self._names = [name for name in COLUMNS if name in found]
         self._table = sa.table(target.name, *(sa.column(name) for name in self._names))
@@ -295,10 +304,19 @@ class _Rows:
     def _update(self, changes: list[dict[str, Any]]) -> None:
         if not changes:
             return
+        self._make_room(changes)
         names = [key[4:] for key in changes[0] if key.startswith("new_") and key != "new_id"]
         values = {name: sa.bindparam(f"new_{name}") for name in names}
         statement = sa.update(self._table).where(self._table.c.id == sa.bindparam("row_id"))
         self._connection.execute(statement.values(values), changes)
+
+    def _make_room(self, changes: list[dict[str, Any]]) -> None:
+        """MySQL may cut what does not fit the SDK's columns, as an encoded secret may not."""
+        longest = max(len(row[f"new_{name}"] or "") for row in changes for name in SECRETS)
+        if longest > LONGEST["id"] and _is_mysql(self._connection) and not self._has_room:
+            changes_of_types = [f"MODIFY {name} TEXT CHARACTER SET utf8mb4" for name in SECRETS]
+            _alter(self._connection, self._target.name, changes_of_types)
+            self._has_room = True
 
     def set_duplicates_aside(self) -> None:
         """Moves the rows that have lost, and gives those that stay what these lacked."""
@@ -417,9 +435,11 @@ def give_back(target: Target) -> None:
     with _alone(connection, target.name):
         rows = _Rows(connection, sdks, duplicates_table(target.name))
         rows.refuse_encrypted()
-        if connection.dialect.name == "postgresql":  # which takes nothing twice in one statement
-            _loosen(connection, target.name)
-        _reshape(connection, sdks, _loosening(connection, target.name))
+        first = _loosening(connection, target.name)
+        if not _is_mysql(connection):  # which alone takes a column twice in one statement
+            _alter(connection, target.name, first)
+            first = []
+        _reshape(connection, sdks, first)
         rows.denormalize()
 
 
@@ -442,8 +462,7 @@ def _reshape(connection: sa.Connection, target: Target, changes: Sequence[str] =
     if connection.dialect.name == "sqlite":
         _copy(connection, target, found)
         return
-    wanted = target.table.columns
-    is_mysql = connection.dialect.name != "postgresql"
+    wanted, is_mysql = target.table.columns, _is_mysql(connection)
     changes = [*changes, *(["ENGINE = InnoDB"] if is_mysql else [])]
     changes += [f"DROP COLUMN {name}" for name in found if name not in wanted]
     for column in wanted:
@@ -452,9 +471,11 @@ def _reshape(connection: sa.Connection, target: Target, changes: Sequence[str] =
             changes.append(f"ADD COLUMN {specification}")
         else:
             changes.append(f"MODIFY {specification}" if is_mysql else _retyped(column, connection))
-    changes += [f"ADD CONSTRAINT {name} UNIQUE ({c})" for c, name in target.unique.items()]
-    changes += [f"ADD INDEX {name} ({c})" for c, name in target.indexes.items() if is_mysql]
-    connection.exec_driver_sql(f"ALTER TABLE {target.name} {', '.join(changes)}")
+    for column, name in target.unique.items():
+        changes.append(f"ADD CONSTRAINT {_quoted(connection, name)} UNIQUE ({column})")
+    for column, name in target.indexes.items() if is_mysql else ():
+        changes.append(f"ADD INDEX {_quoted(connection, name)} ({column})")
+    _alter(connection, target.name, changes)
 
 
 def _retyped(column: sa.Column, connection: sa.Connection) -> str:
@@ -471,5 +492,6 @@ def _copy(connection: sa.Connection, target: Target, found: Sequence[str]) -> No
     old = sa.table(target.name, *(sa.column(name) for name in copied))
     values = [sa.cast(sa.func.nullif(old.c[name], ""), new.c[name].type) for name in copied]
     connection.execute(sa.insert(new).from_select(copied, sa.select(*values)))
-    connection.exec_driver_sql(f"DROP TABLE {target.name}")
-    connection.exec_driver_sql(f"ALTER TABLE {new.name} RENAME TO {target.name}")
+    name = _quoted(connection, target.name)
+    connection.exec_driver_sql(f"DROP TABLE {name}")
+    _alter(connection, new.name, [f"RENAME TO {name}"])

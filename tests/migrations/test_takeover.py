@@ -147,7 +147,9 @@ def test_tokens_that_differ_in_case_or_accents_alone_are_different(database, eng
             assert found.get_id() == str(n)
 
 
-@pytest.mark.parametrize("secret", ["sécret", "with a space ", "UTF-8''a", "tab\tbed", "zto1.x"])
+@pytest.mark.parametrize(
+    "secret", ["sécret", "é" * 200, "with a space ", "UTF-8''a", "tab\tbed", "zto1.x"]
+)
 def test_secrets_of_any_characters_come_back_as_dbstore_has_written_them(database, engine, secret):
     fill(engine, sdk_row("1", "a@b:1", client_secret=secret))
     schema.upgrade(database.url)
@@ -206,12 +208,18 @@ def test_a_table_that_somebody_has_ported_is_taken_over(database, engine, shape)
         store.save_token(granted("somebody-new"))
 
 
-def test_another_table_name_is_taken_over_too(database, engine):
+@pytest.mark.parametrize("name", ["tokens", "Tokens", "order"])
+def test_a_table_of_another_name_is_taken_over_and_given_back_too(database, engine, name):
     fill(engine, sdk_row("1", "a@b:1"), sdk_row("2", "a@b:1", expiry_time="2"))
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE oauthtoken RENAME TO tokens"))
-    assert "tokens_duplicates" in schema.upgrade(database.url, table_name="tokens")
-    schema.check(database.url, table_name="tokens")
+        quoted = engine.dialect.identifier_preparer.quote(name)
+        connection.execute(text(f"ALTER TABLE oauthtoken RENAME TO {quoted}"))
+    assert f"{name}_duplicates" in schema.upgrade(database.url, table_name=name)
+    schema.check(database.url, table_name=name)
+    schema.downgrade(database.url, "zto_sdk", table_name=name)
+    assert inspect(engine).get_indexes(name) == []
+    schema.upgrade(database.url, table_name=name)
+    schema.check(database.url, table_name=name)
 
 
 @pytest.mark.parametrize(
