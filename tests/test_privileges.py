@@ -19,6 +19,7 @@ from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.databases import SERVERS, fresh_database, server
+from tests.sdk_tables import fill, sdk_row
 from tests.support import CHECKOUT, NEW, granted, in_an_hour
 from zoho_token_orm import OAuthTokenRow, SQLAlchemyTokenStore, schema
 from zoho_token_orm.database import resolve_url
@@ -30,6 +31,7 @@ BLOCKS = {(server, role): sql for server, role, sql in BLOCK.findall(DOCUMENT)}
 ROLES = ("migrations", "workers", "reports")
 
 TABLES = ("oauthtoken", "oauthtoken_alembic_version")
+DUPLICATES = "oauthtoken_duplicates"
 SECRETS = ("1000.grant", "1000.refresh", "1000.access", "the-secret")
 DENIED = {"42501", 1044, 1142, 1143}
 """insufficient_privilege; ER_DBACCESS_DENIED_ERROR, ER_TABLEACCESS_DENIED_ERROR and of a column."""
@@ -197,9 +199,29 @@ def migrate(users: Users) -> None:
     schema.upgrade(url)
 
 
+def make_old_table(users: Users) -> None:
+    """A table of DBStore's, with two rows of one user."""
+    users.administer(*(f"DROP TABLE IF EXISTS {table}" for table in (*TABLES, DUPLICATES)))
+    fill(users.administrator, *(sdk_row(str(n), "a@b:1", expiry_time=str(n)) for n in (1, 2)))
+
+
+def take_over(users: Users) -> None:
+    """What the migrations' user does with such a table, and back."""
+    url = users.url("migrations")
+    assert "1 that lost" in schema.upgrade(url)
+    schema.check(url)
+    schema.downgrade(url, "zto_sdk")
+    with users.administrator.connect() as connection:
+        connection.execute(text("INSERT INTO oauthtoken (id, grant_token) VALUES ('3', '')"))
+    assert "1 that lost" in schema.upgrade(url)
+    schema.downgrade(url, "zto_sdk")
+    users.administer(f"DROP TABLE {DUPLICATES}")
+    assert schema.upgrade(url) == ""  # the table that was made for them goes again
+
+
 def test_the_document_has_each_role_on_each_server():
     assert BLOCKS.keys() - {("postgresql", "database")} == {
-        (server, role) for server in SERVERS for role in ROLES
+        (server, role) for server in SERVERS for role in (*ROLES, "takeover")
     }
 
 
@@ -254,6 +276,25 @@ def test_the_reports_user_sees_whose_tokens_there_are_and_no_token(provisioned):
             rows = connection.execute(text("SELECT user_name, client_id FROM oauthtoken")).all()
         assert rows == [("alice@example.com:7001", "1000.CLIENT")]
         assert [statement for statement in forbidden if not is_denied(engine, statement)] == []
+
+
+def test_the_migrations_user_can_take_over_a_table_of_dbstores(users):
+    make_old_table(users)
+    users.make("takeover")
+    take_over(users)
+
+
+def test_no_right_to_take_over_can_be_left_out(users):
+    make_old_table(users)
+    users.make("takeover")
+    done_without = []
+    for right in rights(users.statements("takeover")):
+        make_old_table(users)
+        users.administer(right.revoke)
+        if refusal(take_over, users) is None:
+            done_without.append(right.revoke)
+        users.administer(right.grant)
+    assert done_without == []
 
 
 @pytest.mark.parametrize("role", ["migrations", "workers"])

@@ -58,11 +58,16 @@ def main() -> None:
 )
 @_command
 def upgrade(revision: str, sql: bool, database: str | None, table_name: str) -> None:
-    """Bring the schema to a REVISION, by default the newest."""
+    """Bring the schema to a REVISION, by default the newest.
+
+    A table that the SDK's own DBStore has used is taken over, with its rows.
+    """
     if sql:
         click.echo(schema.upgrade_script(database, revision, table_name=table_name), nl=False)
         return
-    schema.upgrade(database, revision, table_name=table_name)
+    said = schema.upgrade(database, revision, table_name=table_name)
+    if said:
+        click.echo(said)
     click.echo(f"{table_name} is at revision {schema.current(database, table_name=table_name)}")
 
 
@@ -71,7 +76,10 @@ def upgrade(revision: str, sql: bool, database: str | None, table_name: str) -> 
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_command
 def downgrade(revision: str, yes: bool, database: str | None, table_name: str) -> None:
-    """Take the schema back to a REVISION; "base" drops the table with all tokens in it."""
+    """Take the schema back to a REVISION; "base" drops the table with all tokens in it.
+
+    "zto_sdk" leaves the table as the SDK's own DBStore wants it, with all tokens.
+    """
     if not yes:
         click.confirm(f"This may delete the tokens in {table_name}. Go on?", abort=True, err=True)
     schema.downgrade(database, revision, table_name=table_name)

@@ -9,7 +9,7 @@ from zoho_token_orm.identity import UNIQUE
 from zoho_token_orm.mapping import Fields
 
 _OWN = ("user_name", "client_id")
-"""Rows that differ in one of these are different authorizations: nothing goes from one to another."""
+"""Of rows that differ in one of these, none gets anything of another."""
 
 
 class Resolved(NamedTuple):

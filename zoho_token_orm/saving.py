@@ -180,6 +180,10 @@ def _expiry(row: Found) -> int:
 
 
 def new_id() -> str:
-    """An id of 20 decimal digits that nobody can guess and no table has led to."""
-    lowest = 10 ** (_ID_DIGITS - 1)
-    return str(lowest + secrets.randbelow(9 * lowest))
+    """An id of 20 decimal digits that nobody can guess and no table has led to.
+
+    It begins with a nine: to the SDK's own DBStore on the same table the next id is the greatest
+    one, as text, plus one, and the greatest is one of these then, not the ``9`` before the ``10``.
+    """
+    lowest = 9 * 10 ** (_ID_DIGITS - 1)
+    return str(lowest + secrets.randbelow(10 ** (_ID_DIGITS - 1)))

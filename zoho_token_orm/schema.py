@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from zoho_token_orm.models import DEFAULT_TABLE_NAME
 
 Result = TypeVar("Result")
 
+logger = logging.getLogger("zoho_token_orm")
+
 HEAD = "head"
 BASE = "base"
 
@@ -52,19 +55,26 @@ def upgrade(
     revision: str = HEAD,
     *,
     table_name: str = DEFAULT_TABLE_NAME,
-) -> None:
+) -> str:
     """Brings the schema to a revision, by default the newest. Doing it twice, or at once, is fine.
+
+    A table of that name as the SDK documents it for its own ``DBStore`` is taken over, with its
+    rows; ``DBStore`` goes on working on it.
 
     Args:
         database: A URL or an engine, as ``SQLAlchemyTokenStore`` takes it.
         revision: An Alembic revision, ``head``, or a step such as ``+1``.
         table_name: The token table's name.
 
+    Returns:
+        What there is to say about rows that were there: how many have lost to a newer one of the
+        same authorization, and where they are kept. Mostly nothing.
+
     Raises:
         ValueError: An argument cannot be used.
         SDKException: The database cannot be reached, or a table of that name is somebody else's.
     """
-    _migrate(database, table_name, lambda config: command.upgrade(config, revision))
+    return _migrate(database, table_name, lambda config: command.upgrade(config, revision))
 
 
 def upgrade_script(
@@ -96,6 +106,8 @@ def downgrade(
     table_name: str = DEFAULT_TABLE_NAME,
 ) -> None:
     """Takes the schema back to a revision; ``base`` drops the table with all tokens in it.
+
+    ``zto_sdk`` leaves the table as the SDK documents it, with all tokens.
 
     Args:
         database: A URL or an engine, as ``SQLAlchemyTokenStore`` takes it.
@@ -151,9 +163,11 @@ def prepare(database: Database, *, create: bool) -> None:
 def _upgrade_for(store: Database) -> None:
     """Upgrades on a connection of its own, where it may wait as long as another one takes."""
     if store.is_owner and not is_memory(store.engine.url):
-        upgrade(store.engine.url, table_name=store.table_name)
+        said = upgrade(store.engine.url, table_name=store.table_name)
     else:
-        _run(store, lambda config: command.upgrade(config, HEAD))
+        said = _run(store, lambda config: command.upgrade(config, HEAD))
+    if said:
+        logger.warning("%s", said)
 
 
 @functools.cache
@@ -182,23 +196,27 @@ def _opened(database: str | URL | Engine | None, table_name: str) -> Iterator[Da
 
 def _migrate(
     database: str | URL | Engine | None, table_name: str, work: Callable[[Config], Any]
-) -> None:
+) -> str:
     with _opened(database, table_name) as opened:
         if opened.is_owner and is_memory(opened.engine.url):
             raise ValueError(
                 "a database in memory ends with its connection: give an engine, or make the store "
                 "with create_schema=True"
             )
-        _run(opened, work)
+        return _run(opened, work)
 
 
-def _run(database: Database, work: Callable[[Config], Any]) -> None:
-    def migrate(connection: Connection) -> None:
-        config = _config(database.table_name)
+def _run(database: Database, work: Callable[[Config], Any]) -> str:
+    """Runs a command of Alembic's; returns what it prints."""
+
+    def migrate(connection: Connection) -> str:
+        config, printed = _config(database.table_name), io.StringIO()
+        config.stdout = printed
         config.attributes["connection"] = connection
         _commanded(lambda: work(config))
+        return printed.getvalue().strip()
 
-    database.run("migrate the schema", migrate)
+    return database.run("migrate the schema", migrate)
 
 
 def _commanded(work: Callable[[], Result]) -> Result:

@@ -1,7 +1,7 @@
-"""Create the token table.
+"""Create the token table, or make it of the SDK's own.
 
 Revision ID: zto_0001
-Revises:
+Revises: zto_sdk
 Create Date: 2026-11-23
 """
 
@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.dialects import mysql
+from zoho_token_orm.migrations import sdk_table
 
 revision = "zto_0001"
-down_revision = None
+down_revision = "zto_sdk"
 branch_labels = None
 depends_on = None
 
@@ -23,15 +24,27 @@ INDEXED = ("access_token", "created_at")
 
 def upgrade() -> None:
     table = _table_name()
-    if not _was_interrupted(table):
+    found = sdk_table.found_columns(table)
+    if not found:
         op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
-    for column in INDEXED:
-        if not _has_index(table, f"ix_{table}_{column}"):
-            op.create_index(f"ix_{table}_{column}", table, [column])
+    elif sdk_table.is_sdks(found):
+        said = sdk_table.take_over(_target(table))
+        context.config.print_stdout("%s", said) if said else None
+    for column, name in _indexes(table).items():  # MySQL may have been interrupted before
+        if not _has_index(table, name):
+            op.create_index(name, table, [column])
 
 
 def downgrade() -> None:
-    op.drop_table(_table_name())
+    if context.get_revision_argument() is None:
+        return  # to the base: the table is dropped next
+    if context.is_offline_mode():
+        raise CommandError("the way back to the SDK's table is no script: run it on the database")
+    sdk_table.give_back(_target(_table_name()))
+
+
+def _target(table: str) -> sdk_table.Target:
+    return sdk_table.Target(table, _columns(), _unique(table), _indexes(table))
 
 
 def _table_name() -> str:
@@ -82,25 +95,16 @@ def _types():
     return text, ascii_text, mysql.DATETIME(fsp=6), sa.text("(UTC_TIMESTAMP(6))")
 
 
+def _unique(table: str) -> dict[str, str]:
+    return {column: f"uq_{table}_{column}" for column in UNIQUE}
+
+
+def _indexes(table: str) -> dict[str, str]:
+    return {column: f"ix_{table}_{column}" for column in INDEXED}
+
+
 def _constraints(table: str) -> list[sa.UniqueConstraint]:
-    return [sa.UniqueConstraint(column, name=f"uq_{table}_{column}") for column in UNIQUE]
-
-
-def _was_interrupted(table: str) -> bool:
-    """Whether an earlier run made the table and went no further, which only MySQL leaves behind.
-
-    Raises:
-        CommandError: The table is there, and not made by this revision.
-    """
-    if context.is_offline_mode() or not sa.inspect(op.get_bind()).has_table(table):
-        return False
-    found = [column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)]
-    if found != [column.name for column in _columns()]:
-        raise CommandError(
-            f"there is a table {table} already, which this package has not made; it is left as it "
-            "is: choose another table_name, or rename that table"
-        )
-    return True
+    return [sa.UniqueConstraint(column, name=name) for column, name in _unique(table).items()]
 
 
 def _has_index(table: str, name: str) -> bool:
