@@ -24,14 +24,17 @@ import pytest
 from sqlalchemy import Engine, StaticPool, create_engine, event, select, text
 from sqlalchemy.orm import Session
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 from tests.databases import Database
 from tests.proxy import Proxy
+from tests.sdk_tables import DOCUMENTED, fill, sdk_row
 from tests.support import CHECKOUT, in_an_hour, run
 from zoho_token_orm import OAuthTokenRow, SQLAlchemyTokenStore, schema
 from zoho_token_orm.database import URL_VARIABLE, bounds, resolve_url
 from zoho_token_orm.encryption import KEYS_VARIABLE, generate_key
+from zoho_token_orm.transfer import export_tokens, import_tokens
 
 MARKS = {
     "access_token": "XaccessX",
@@ -639,6 +642,62 @@ def test_nothing_is_shown_where_a_file_may_only_be_read(watch, keys, kind, tmp_p
     assert len(watch.errors) > 5
 
 
+def test_nothing_is_shown_while_a_table_of_the_sdks_is_taken_over_and_given_back(
+    url, watch, database
+):
+    if database.name == "sqlite-memory":
+        pytest.skip("it ends with its connection")
+    engine = create_engine(url)
+    create = DOCUMENTED.replace("refresh_token varchar(255)", "refresh_token text")
+    rows = [
+        sdk_row(str(n), "alice@example.com:1", **{name: secret(name) for name in SECRETS})
+        for n in range(3)
+    ]
+    rows.append(sdk_row("3", "bob@example.com:1", refresh_token=secret("refresh_token", times=500)))
+    fill(engine, *rows, create=create)
+    assert watch.attempt(lambda: schema.upgrade(url))
+    _do(engine, "UPDATE oauthtoken SET refresh_token = 'short' WHERE id = '3'")
+    for call in (
+        lambda: schema.upgrade(url),
+        lambda: schema.check(url),
+        lambda: schema.downgrade(url, "zto_sdk"),
+        lambda: schema.upgrade(url),
+    ):
+        assert not watch.attempt(call)
+    _do(engine, "UPDATE oauthtoken SET grant_token = 'zto1.0'")
+    assert watch.attempt(lambda: schema.downgrade(url, "zto_sdk"))
+    engine.dispose()
+
+
+def test_nothing_is_shown_of_a_source_that_is_imported_or_refused(store, watch, tmp_path):
+    path = tmp_path / "sdk_tokens.csv"
+    source = FileStore(str(path))
+    for name in ("alice", "bob"):
+        source.save_token(planted(name))
+    assert not watch.attempt(lambda: import_tokens(store, path))
+    assert not watch.attempt(lambda: export_tokens(store, tmp_path / "back.csv"))
+    assert watch.attempt(lambda: export_tokens(store, tmp_path / "back.csv"))
+    good = path.read_text()
+    line = good.splitlines()[1]
+    for bad in (
+        f"{line},{PASSWORD}",
+        line.replace("XrefreshX", "XrefreshX" * 50),
+        line.replace("XrefreshX", "XrefreshX\0"),
+        line.replace(",1", f",{secret('access_token')}"),
+        f'"{line}',
+        good.splitlines()[1] + '"',
+    ):
+        path.write_text(f"{good}{bad}\n")
+        watch.attempt(lambda: import_tokens(store, path, dry_run=True))
+        watch.attempt(lambda: import_tokens(store, path))
+    path.write_text(line)
+    assert watch.attempt(lambda: import_tokens(store, path))
+    path.write_bytes(good.encode() + b"\xff")
+    assert watch.attempt(lambda: import_tokens(store, path))
+    for wrong in (PASSWORD, f"postgresql://app:{PASSWORD}@127.0.0.1:1/x", f"app:{PASSWORD}@db"):
+        assert watch.attempt(lambda wrong=wrong: import_tokens(store, wrong))
+
+
 def test_nothing_is_shown_where_no_store_can_be_made(url, watch, kind, database):
     bad: list[Any] = [f"{PASSWORD}", f"://app:{PASSWORD}@db", f"oracle://app:{PASSWORD}@db/x"]
     if database.is_server:
@@ -690,12 +749,16 @@ COMMANDS = [
     ("list",),
     ("purge", "--unused-for", "30"),
     ("rotate-keys",),
+    ("export", "tokens.csv"),
+    ("export", "tokens.csv"),
+    ("import", "tokens.csv"),
     ("downgrade", "nonsense", "--yes"),
     ("downgrade", "base"),
+    ("downgrade", "zto_sdk", "--yes"),
+    ("list",),
     ("downgrade", "base", "--yes"),
     ("list",),
     ("check",),
-    ("rotate-keys",),
     ("purge", "--unused-for", "soon"),
     ("nonsense",),
 ]
@@ -707,7 +770,7 @@ def test_no_command_shows_anything_as_it_succeeds_or_fails(url, database, tmp_pa
     address, keys = url.render_as_string(hide_password=False), f"plain,{KEY}"
     statuses = set()
     for command in COMMANDS:
-        if command == ("list",) and schema.current(url):
+        if command == ("list",) and schema.current(url) == schema.head():
             with SQLAlchemyTokenStore(url, encryption_keys=keys) as store:
                 store.save_token(planted("alice"))
         statuses.add(_is_silent(*command, cwd=tmp_path, url=address, keys=keys))
@@ -742,18 +805,18 @@ def test_alembic_shows_nothing_either(url, database, tmp_path):
     if database.name == "sqlite-memory":
         pytest.skip("a database in memory ends with the command")
     alembic = ("alembic", "-c", CHECKOUT / "alembic.ini")
-    right = url.render_as_string(hide_password=False)
-    for address in (right, *_wrong(url)):
-        for command in (
-            ("upgrade", "head"),
-            ("upgrade", "head", "--sql"),
-            ("current", "--verbose"),
-            ("check",),
-            ("history",),
-            ("downgrade", "base"),
-        ):
-            done = run(*alembic, *command, cwd=tmp_path, url=address, **{KEYS_VARIABLE: KEY})
-            assert found_in(done.stdout + done.stderr) == {}, command
+    commands = [
+        ("upgrade", "head"),
+        ("upgrade", "head", "--sql"),
+        ("current", "--verbose"),
+        ("check",),
+        ("downgrade", "base"),
+    ]
+    tries = [(url.render_as_string(hide_password=False), command) for command in commands]
+    tries += [(wrong, command) for wrong in _wrong(url) for command in commands[::2]]
+    for address, command in tries:
+        done = run(*alembic, *command, cwd=tmp_path, url=address, **{KEYS_VARIABLE: KEY})
+        assert found_in(done.stdout + done.stderr) == {}, command
 
 
 def test_a_new_key_is_all_that_generate_key_prints(tmp_path):
