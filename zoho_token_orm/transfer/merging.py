@@ -1,0 +1,145 @@
+"""What becomes of the target's rows: decided here in Python, for a dry run as for a real one."""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from zoho_token_orm.duplicates import Resolved, resolved
+from zoho_token_orm.identity import ORDER, UNIQUE
+from zoho_token_orm.mapping import COLUMNS, Fields
+from zoho_token_orm.saving import new_id
+
+NAMES = tuple(name for name in ORDER if name != "id")
+"""The columns by which rows of two databases are told to be one authorization, most telling first.
+
+Not the id: stores number their rows, so that those of two databases have the same ids by chance.
+"""
+_ACCESS = "access"
+"""The access token as far as it tells one authorization."""
+
+
+class Outcome(enum.Enum):
+    """What became of one row of a source."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    MERGED = "merged"
+    UNCHANGED = "unchanged"
+
+
+def one_each(rows: Sequence[Fields]) -> Resolved:
+    """Decides between rows of one authorization (``duplicates.resolved``).
+
+    They have the user, the grant token, the refresh token or the access token in common. Where
+    stores have given the access token of one user to others, it tells nothing.
+    """
+    users = defaultdict(set)
+    for row in rows:
+        if row["user_name"]:
+            users[row["access_token"]].add(row["user_name"])
+    keyed = [{**row, _ACCESS: _access(row, len(users[row["access_token"]]))} for row in rows]
+    result = resolved(keyed, (*UNIQUE, _ACCESS))
+    return Resolved([{name: row[name] for name in COLUMNS} for row in result.rows], result.stays)
+
+
+def _access(row: Fields, user_count: int) -> str | None:
+    token, user = row["access_token"], row["user_name"]
+    return token if token is None or user_count < 2 else f"{token}\0{user or ''}"
+
+
+class Settled(NamedTuple):
+    """What became of one row of a source, and the id of the row that it is in."""
+
+    outcome: Outcome
+    id: str
+
+
+class View:
+    """The rows of a target that are concerned: as the database has them, and as they are to be.
+
+    Args:
+        taken: Ids that no new row is to get.
+
+    Attributes:
+        changes: What is to be written, by id: a row, or None for one that goes.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._rows: dict[str, Fields] = {}
+        self.changes: dict[str, Fields | None] = {}
+        self._ids_by_name: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self._taken = set(taken)
+
+    def load(self, rows: Iterable[Fields], ids: Iterable[str]) -> None:
+        """Takes in what the database has; what is already known stays as it is to be.
+
+        Args:
+            rows: Rows, oldest first.
+            ids: The ids that are taken by these or other rows.
+        """
+        self._taken.update(ids)
+        for row in rows:
+            if row["id"] not in self._rows and row["id"] not in self.changes:
+                self._set(row)
+
+    def settle(self, fields: Fields) -> Settled:
+        """Decides what becomes of one row of the source, and of the rows of the target."""
+        concerned = self._concerned(fields)
+        result = one_each([*concerned, fields])
+        home = result.stays[-1]
+        places = [place for place in range(len(concerned)) if result.stays[place] == home]
+        if not places:
+            return self._add(fields)
+        first = home if home < len(concerned) else places[0]
+        kept = concerned[first]["id"]
+        going = [concerned[place]["id"] for place in places if place != first]
+        return Settled(self._unite({**result.rows[home], "id": kept}, going), kept)
+
+    def _add(self, fields: Fields) -> Settled:
+        row = {**fields, "id": self._free_id(fields["id"])}
+        self._put(row)
+        return Settled(Outcome.NEW, row["id"])
+
+    def _unite(self, row: Fields, going: Sequence[str]) -> Outcome:
+        """Makes a row what it is to be; others have gone into it."""
+        for id in going:
+            self._forget(id)
+            self.changes[id] = None
+        is_changed = row != self._rows[row["id"]]
+        if is_changed:
+            self._forget(row["id"])
+            self._put(row)
+        if going:
+            return Outcome.MERGED
+        return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
+
+    def _concerned(self, fields: Fields) -> list[Fields]:
+        """The rows that may be of the same authorization, those first that are named first."""
+        values = [(name, fields[name]) for name in NAMES if fields[name]]
+        ids = [id for value in values for id in self._ids_by_name.get(value, ())]
+        return [self._rows[id] for id in dict.fromkeys(ids)]
+
+    def _free_id(self, id: str | None) -> str:
+        while id is None or id in self._taken:
+            id = new_id()
+        return id
+
+    def _put(self, row: Fields) -> None:
+        self.changes[row["id"]] = row
+        self._set(row)
+
+    def _set(self, row: Fields) -> None:
+        self._rows[row["id"]] = row
+        self._taken.add(row["id"])
+        for name in NAMES:
+            if row[name]:
+                self._ids_by_name[name, row[name]][row["id"]] = None
+
+    def _forget(self, id: str) -> None:
+        row = self._rows.pop(id)
+        for name in NAMES:
+            if row[name]:
+                del self._ids_by_name[name, row[name]][id]
