@@ -194,7 +194,9 @@ class Statements:
         return look_up.run(connection, values)
 
     def rows_among(self, connection: Connection, column: str, values: Sequence[str]) -> list[Seen]:
-        """The rows that have one of the values in a column, oldest first; one SELECT."""
+        """The rows that have one of the values in a column, oldest first; one SELECT, or none."""
+        if not values:
+            return []
         forms = [form for value in values for form in self._forms(column, value)]
         statement = self._once(("among", column), lambda: self._among(column))
         rows = connection.execute(statement, {"forms": forms}).all()

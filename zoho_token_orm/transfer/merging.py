@@ -19,6 +19,8 @@ Not the id: stores number their rows, so that those of two databases have the sa
 """
 _ACCESS = "access"
 """The access token as far as it tells one authorization."""
+_ALL = "all"
+"""What all rows have in common that are told to be one."""
 
 
 class Outcome(enum.Enum):
@@ -41,13 +43,29 @@ def one_each(rows: Sequence[Fields]) -> Resolved:
         if row["user_name"]:
             users[row["access_token"]].add(row["user_name"])
     keyed = [{**row, _ACCESS: _access(row, len(users[row["access_token"]]))} for row in rows]
-    result = resolved(keyed, (*UNIQUE, _ACCESS))
+    return _resolved(keyed, (*UNIQUE, _ACCESS))
+
+
+def all_one(rows: Sequence[Fields]) -> Resolved:
+    """The same for rows that are known to be of one authorization, whatever they have in common."""
+    return _resolved([{**row, _ALL: _ALL} for row in rows], (*UNIQUE, _ALL))
+
+
+def _resolved(rows: Sequence[Fields], unique: Sequence[str]) -> Resolved:
+    result = resolved(rows, unique)
     return Resolved([{name: row[name] for name in COLUMNS} for row in result.rows], result.stays)
 
 
 def _access(row: Fields, user_count: int) -> str | None:
     token, user = row["access_token"], row["user_name"]
     return token if token is None or user_count < 2 else f"{token}\0{user or ''}"
+
+
+def _may_be_one(rows: Sequence[Fields]) -> bool:
+    """Whether no two of them name different users or clients."""
+    return all(
+        len({row[name] for row in rows if row[name]}) < 2 for name in ("user_name", "client_id")
+    )
 
 
 class Settled(NamedTuple):
@@ -88,7 +106,8 @@ class View:
     def settle(self, fields: Fields) -> Settled:
         """Decides what becomes of one row of the source, and of the rows of the target."""
         concerned = self._concerned(fields)
-        result = one_each([*concerned, fields])
+        rows = [*concerned, fields]
+        result = all_one(rows) if len(rows) > 2 and _may_be_one(rows) else one_each(rows)
         home = result.stays[-1]
         places = [place for place in range(len(concerned)) if result.stays[place] == home]
         if not places:

@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm.exc import StaleDataError
 
+from zoho_token_orm.identity import UNIQUE
 from zoho_token_orm.mapping import COLUMNS, Fields
 from zoho_token_orm.statements import Seen, Statements
 from zoho_token_orm.transfer.merging import NAMES, Outcome
@@ -64,14 +65,18 @@ class Target:
     def rows(self, connection: Connection, fields: Sequence[Fields]) -> dict[str, Seen]:
         """The rows that may be of the same authorization as one of these, by id, oldest first.
 
-        One SELECT for each column, which its index answers.
+        At most one SELECT for each column, which its index answers: what a row that has been found
+        holds is not looked up again where no other row can hold it.
         """
+        single = () if self._statements.has_several_forms else UNIQUE
         found: dict[str, Seen] = {}
+        held: set[tuple[str, str]] = set()
         for name in NAMES:
             values = [each[name] for each in fields if each[name]]
-            if values:
-                rows = self._statements.rows_among(connection, name, values)
-                found.update((row.found.id, row) for row in rows)
+            wanted = [value for value in values if (name, value) not in held]
+            for row in self._statements.rows_among(connection, name, wanted):
+                found[row.found.id] = row
+                held.update((unique, getattr(row.found, unique)) for unique in single)
         return found
 
     def ids(self, connection: Connection, ids: Sequence[str]) -> list[str]:
