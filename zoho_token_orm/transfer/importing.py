@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.exc import SQLAlchemyError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
-from zoho_token_orm.database import transaction
+from zoho_token_orm.database import Trouble, transaction, trouble
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
@@ -202,7 +201,9 @@ class _Import:
         """The same; None, with nothing written, where somebody has written meanwhile."""
         try:
             return self._settled(connection, rows)
-        except (IntegrityError, StaleDataError):
+        except SQLAlchemyError as error:
+            if trouble(error) is not Trouble.COLLISION:
+                raise
             return None
 
     def _settled(self, connection: Connection, rows: Sequence[_Row]) -> list[Outcome]:
