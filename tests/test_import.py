@@ -464,6 +464,24 @@ def test_rows_of_two_users_stay_two_whatever_an_old_row_says(store, tmp_path):
     assert [each["user_name"][0] for each in stored(store)] == ["a", "b"]
 
 
+def test_a_row_with_nothing_but_an_access_token_waits_until_the_others_are_settled(store, tmp_path):
+    """Found by random rows: its token goes when two rows of the target become one."""
+    nothing = {"refresh_token": "", "expiry_time": "0"}
+    fill(store, row("a", **{**nothing, "user_name": ""}), row("b", **nothing, grant_token=""))
+    bare = row("c", **nothing, user_name="", grant_token="", access_token="1000.access-a")
+    both = row("d", **nothing, user_name="b@example.com:7001", grant_token="1000.grant-a")
+    imported(store, tmp_path, bare, {**both, "access_token": ""})
+
+
+def test_of_two_rows_of_one_age_that_which_tells_more_is_settled_first(store, tmp_path):
+    """Found by random rows."""
+    same = {"refresh_token": "", "grant_token": "", "expiry_time": "0", "api_domain": ""}
+    fill(store, row("a", **same))
+    bare = row("b", **same, user_name="", access_token="1000.access-a")
+    more = row("c", **{**same, "api_domain": "https://d"}, user_name="a@example.com:7001")
+    imported(store, tmp_path, bare, more)
+
+
 def test_the_access_token_that_another_users_row_has_by_a_fault_tells_nothing(store, tmp_path):
     """As an old store of the SDK's samples gives it to every user after the first."""
     rows = [row(name, access_token="1000.same") for name in ("alice", "bob")]

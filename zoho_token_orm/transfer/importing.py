@@ -20,7 +20,7 @@ from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
 from zoho_token_orm.store import SQLAlchemyTokenStore
 from zoho_token_orm.transfer.files import read_file
-from zoho_token_orm.transfer.merging import Outcome, View, one_each
+from zoho_token_orm.transfer.merging import Outcome, View, one_each, turn
 from zoho_token_orm.transfer.records import Contents, Record, Refusal
 from zoho_token_orm.transfer.tables import is_same_table, read_table
 from zoho_token_orm.transfer.writing import Decision, Target
@@ -168,11 +168,7 @@ class _Import:
         return storable
 
     def _rows(self, fields: Sequence[Fields]) -> list[_Row]:
-        """One row for each authorization, the newest first.
-
-        In that order doing it twice is as doing it once: what an older row finds taken, a newer
-        one would give up afterwards in any other.
-        """
+        """One row for each authorization, in the order in which they are settled."""
         result, now = one_each(fields), datetime.now(timezone.utc)
         rows = [
             _Row(row, now + timedelta(microseconds=place))
@@ -180,7 +176,7 @@ class _Import:
             if result.stays[place] == place
         ]
         self._summary.count(Outcome.MERGED, len(fields) - len(rows))
-        return sorted(rows, key=lambda row: -(row.fields["expiry_time"] or 0))
+        return sorted(rows, key=lambda row: turn(row.fields))
 
     def _settle(self, rows: Sequence[_Row]) -> None:
         """Decides upon some rows and writes them: in whole, or in halves where that fails."""

@@ -19,6 +19,8 @@ Not the id: stores number their rows, so that those of two databases have the sa
 """
 _ACCESS = "access"
 """The access token as far as it tells one authorization."""
+_TELLING = ("client_id", *UNIQUE)
+"""The columns in which two rows differ only if they are of different authorizations."""
 _ALL = "all"
 """What all rows have in common that are told to be one."""
 
@@ -61,11 +63,19 @@ def _access(row: Fields, user_count: int) -> str | None:
     return token if token is None or user_count < 2 else f"{token}\0{user or ''}"
 
 
+def turn(row: Fields) -> tuple[bool, int, int]:
+    """When a row of the source is settled, so that doing it twice is as doing it once.
+
+    The newest first: what an older row finds taken, a newer one would give up afterwards in any
+    other order. Those that have nothing but an access token last: it goes when rows become one.
+    """
+    is_bare = not any(row[name] for name in UNIQUE)
+    return is_bare, -(row["expiry_time"] or 0), -sum(row[name] is not None for name in COLUMNS[1:])
+
+
 def _may_be_one(rows: Sequence[Fields]) -> bool:
-    """Whether no two of them name different users or clients."""
-    return all(
-        len({row[name] for row in rows if row[name]}) < 2 for name in ("user_name", "client_id")
-    )
+    """Whether nothing tells that they are of different authorizations."""
+    return all(len({row[name] for row in rows if row[name]}) < 2 for name in _TELLING)
 
 
 class Settled(NamedTuple):
@@ -106,7 +116,7 @@ class View:
     def settle(self, fields: Fields) -> Settled:
         """Decides what becomes of one row of the source, and of the rows of the target."""
         concerned = self._concerned(fields)
-        rows = [*concerned, fields]
+        rows = [{**row, "id": None} for row in (*concerned, fields)]
         result = all_one(rows) if len(rows) > 2 and _may_be_one(rows) else one_each(rows)
         home = result.stays[-1]
         places = [place for place in range(len(concerned)) if result.stays[place] == home]
