@@ -91,7 +91,7 @@ class Target:
             IntegrityError: Somebody has stored one of the unique values since.
         """
         changes, seen, now = decision.changes, decision.seen, datetime.now(timezone.utc)
-        going = [_as_seen(seen[id]) for id, row in changes.items() if row is None]
+        going = [_as_seen(seen[id]) for id, row in changes.items() if row is None and id in seen]
         staying = {id: self._statements.stored(row) for id, row in changes.items() if row}
         _change(connection, self._delete, going)
         updates = [{**_as_seen(seen[id]), **_new(staying[id], now)} for id in staying if id in seen]
