@@ -17,10 +17,10 @@ from tests.databases import fresh_database
 from tests.support import NEW, OLD, granted, raw_rows, run, statements, values
 from zoho_token_orm import SQLAlchemyTokenStore, schema
 from zoho_token_orm.database import is_memory, resolve_url
-from zoho_token_orm.encryption import KEYS_VARIABLE
+from zoho_token_orm.encryption import KEYS_VARIABLE, SECRETS, Cipher
 from zoho_token_orm.mapping import COLUMNS
 from zoho_token_orm.models import stored_table
-from zoho_token_orm.transfer import SOURCE_KEYS_VARIABLE, ImportSummary, import_tokens
+from zoho_token_orm.transfer import SOURCE_KEYS_VARIABLE, ImportSummary, import_tokens, importing
 from zoho_token_orm.transfer.files import HEADER
 from zoho_token_orm.transfer.importing import CHUNK
 
@@ -505,6 +505,26 @@ def test_a_new_row_that_goes_into_another_within_the_chunk_is_never_written(stor
     assert counts(imported(store, tmp_path, *rows)) == (2, 0, 1, 0, 0)
     by_id = {each["id"]: each["refresh_token"] for each in stored(store)}
     assert by_id == {"t": "1000.refresh-new", "other": None}
+
+
+def test_a_dry_run_knows_in_one_chunk_what_it_has_decided_in_another(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "CHUNK", 1)
+    fill(store, row("t"))
+    newest = row("s", user_name="t@example.com:7001", expiry_time="1800000000000")
+    oldest = row("u", refresh_token="1000.refresh-t", expiry_time="1")
+    assert counts(imported(store, tmp_path, oldest, newest)) == (1, 1, 0, 0, 0)
+
+
+def test_rows_that_hold_one_secret_under_two_keys_become_one(store_with, tmp_path):
+    store = store_with(NEW, OLD)
+    with store.engine.connect() as connection:
+        for key, each in ((NEW, row("a")), (OLD, row("a", id="b", user_name=None))):
+            cipher = Cipher([key])
+            sealed = {name: cipher.stored(name, each[name]) for name in SECRETS}
+            each = {**each, **sealed, "expiry_time": 5}
+            connection.execute(insert(stored_table()), each)
+    assert counts(imported(store, tmp_path, row("a"))) == (0, 0, 1, 0, 0)
+    assert stored(store) == [row("a")]
 
 
 def test_duplicates_within_the_source_become_one(store, tmp_path):

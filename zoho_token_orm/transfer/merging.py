@@ -116,6 +116,8 @@ class View:
     def settle(self, fields: Fields) -> Settled:
         """Decides what becomes of one row of the source, and of the rows of the target."""
         concerned = self._concerned(fields)
+        if not concerned:
+            return self._add(fields)
         rows = [{**row, "id": None} for row in (*concerned, fields)]
         result = all_one(rows) if len(rows) > 2 and _may_be_one(rows) else one_each(rows)
         home = result.stays[-1]
