@@ -412,6 +412,8 @@ def test_the_same_id_by_chance_overwrites_nobody(store, tmp_path):
 def test_a_newer_row_of_the_source_wins_and_the_row_keeps_its_id(store, tmp_path, column):
     old = row("old", **dict.fromkeys(("user_name", "grant_token", "api_domain"), ""))
     old = {**old, column: "in-common", "redirect_url": "https://old"}
+    if column == "access_token":
+        old["refresh_token"] = ""
     fill(store, old)
     new = row("new", expiry_time="1700000000001", redirect_url="", **{column: "in-common"})
     summary = imported(store, tmp_path, new)
@@ -505,6 +507,16 @@ def test_a_new_row_that_goes_into_another_within_the_chunk_is_never_written(stor
     assert counts(imported(store, tmp_path, *rows)) == (2, 0, 1, 0, 0)
     by_id = {each["id"]: each["refresh_token"] for each in stored(store)}
     assert by_id == {"t": "1000.refresh-new", "other": None}
+
+
+def test_an_access_token_in_common_joins_no_rows_with_two_grants(store, tmp_path):
+    """Found by random rows."""
+    same = {"access_token": "1000.same", "expiry_time": "0"}
+    fill(store, row("a", **same, refresh_token=""), row("b", **same, user_name=""))
+    grant = row("c", user_name="", refresh_token="", grant_token="1000.grant-b", expiry_time="0")
+    both = row("d", user_name="a@example.com:7001", refresh_token="1000.refresh-b")
+    both.update(access_token="", grant_token="")
+    assert counts(imported(store, tmp_path, grant, both)) == (0, 0, 0, 2, 0)
 
 
 def test_a_dry_run_knows_in_one_chunk_what_it_has_decided_in_another(store, tmp_path, monkeypatch):

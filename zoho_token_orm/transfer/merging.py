@@ -37,14 +37,15 @@ class Outcome(enum.Enum):
 def one_each(rows: Sequence[Fields]) -> Resolved:
     """Decides between rows of one authorization (``duplicates.resolved``).
 
-    They have the user, the grant token, the refresh token or the access token in common. Where
-    stores have given the access token of one user to others, it tells nothing.
+    They have the user, the grant token, the refresh token or the access token in common. An access
+    token tells nothing where rows that have it differ in any of the others, as stores leave them
+    that have given one user's access token to others.
     """
-    users = defaultdict(set)
+    groups = defaultdict(list)
     for row in rows:
-        if row["user_name"]:
-            users[row["access_token"]].add(row["user_name"])
-    keyed = [{**row, _ACCESS: _access(row, len(users[row["access_token"]]))} for row in rows]
+        groups[row["access_token"]].append(row)
+    doubtful = {token for token, group in groups.items() if not _may_be_one(group)}
+    keyed = [{**row, _ACCESS: _access(row, row["access_token"] in doubtful)} for row in rows]
     return _resolved(keyed, (*UNIQUE, _ACCESS))
 
 
@@ -58,9 +59,9 @@ def _resolved(rows: Sequence[Fields], unique: Sequence[str]) -> Resolved:
     return Resolved([{name: row[name] for name in COLUMNS} for row in result.rows], result.stays)
 
 
-def _access(row: Fields, user_count: int) -> str | None:
-    token, user = row["access_token"], row["user_name"]
-    return token if token is None or user_count < 2 else f"{token}\0{user or ''}"
+def _access(row: Fields, is_doubtful: bool) -> str | None:
+    token: str | None = row["access_token"]
+    return "\0".join([token, *(row[n] or "" for n in _TELLING)]) if token and is_doubtful else token
 
 
 def turn(row: Fields) -> tuple[bool, int, int]:
@@ -75,7 +76,9 @@ def turn(row: Fields) -> tuple[bool, int, int]:
 
 def _may_be_one(rows: Sequence[Fields]) -> bool:
     """Whether nothing tells that they are of different authorizations."""
-    return all(len({row[name] for row in rows if row[name]}) < 2 for name in _TELLING)
+    return len(rows) < 2 or all(
+        len({row[name] for row in rows if row[name]}) < 2 for name in _TELLING
+    )
 
 
 class Settled(NamedTuple):
