@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +18,9 @@ from zoho_token_orm import SQLAlchemyTokenStore, __version__, schema
 from zoho_token_orm.database import URL_VARIABLE
 from zoho_token_orm.encryption import KEYS_VARIABLE, generate_key, keys_of
 from zoho_token_orm.models import DEFAULT_TABLE_NAME
+from zoho_token_orm.transfer import export_tokens, import_tokens
 
+SOURCE_VARIABLE = "ZOHO_TOKEN_SOURCE_URL"
 HEADINGS = ("id", "user", "client", "refresh token", "access token", "expires (UTC)")
 
 
@@ -138,15 +142,71 @@ def rotate(database: str | None, table_name: str) -> None:
         raise ValueError(f"set {KEYS_VARIABLE} to the keys, newest first, separated by commas")
     with (
         SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store,
-        click.progressbar(length=1, label="Rows", file=sys.stderr) as bar,
+        _progress() as show,
     ):
+        count = store.rotate_keys(show)
+    click.echo(f"{count} rows changed; no older key is needed")
+
+
+@main.command(name="import")
+@click.argument("source", envvar=SOURCE_VARIABLE)
+@click.option(
+    "--table",
+    "source_table",
+    default=DEFAULT_TABLE_NAME,
+    show_default=True,
+    metavar="NAME",
+    help="The source's table, where it is a database.",
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would happen, and write nothing.")
+@_command
+def import_(
+    source: str, source_table: str, dry_run: bool, database: str | None, table_name: str
+) -> None:
+    """Bring in the tokens of SOURCE: a file of FileStore's, or a database's URL.
+
+    A URL with a password is better given in ZOHO_TOKEN_SOURCE_URL than as an argument, which
+    everybody on the machine can read. Where the source is an encrypted table of this store, its
+    keys are taken from ZOHO_TOKEN_SOURCE_ENCRYPTION_KEYS.
+
+    The newest expiry wins; doing it twice is as doing it once. Status 1 if a row was refused.
+    """
+    with (
+        SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store,
+        _progress() as show,
+    ):
+        summary = import_tokens(
+            store, source, table_name=source_table, dry_run=dry_run, on_progress=show
+        )
+    for where, reason in summary.refused:
+        click.echo(f"{where}: {reason}", err=True)
+    click.echo(f"{summary}{'; nothing was written (dry run)' if dry_run else ''}")
+    sys.exit(1 if summary.refused else 0)
+
+
+@main.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@_command
+def export(path: Path, database: str | None, table_name: str) -> None:
+    """Write all tokens to a new FILE, in the clear, as the SDK's FileStore has them."""
+    with (
+        SQLAlchemyTokenStore(database, create_schema=False, table_name=table_name) as store,
+        _progress() as show,
+    ):
+        count = export_tokens(store, path, show)
+    click.echo(f"{count} tokens written to {path}, in the clear")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, moved by how many rows are done, of how many."""
+    with click.progressbar(length=1, label="Rows", file=sys.stderr) as bar:
 
         def show(done: int, total: int) -> None:
             bar.length = total
             bar.update(done - bar.pos)
 
-        count = store.rotate_keys(show)
-    click.echo(f"{count} rows changed; no older key is needed")
+        yield show
 
 
 def table_lines(tokens: list[OAuthToken]) -> list[str]:

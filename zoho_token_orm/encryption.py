@@ -167,20 +167,21 @@ class Cipher:
         return value
 
 
-def keys_of(given: str | Sequence[str] | None) -> list[str]:
+def keys_of(given: str | Sequence[str] | None, variable: str = KEYS_VARIABLE) -> list[str]:
     """The keys that somebody gives, newest first.
 
     Args:
         given: A key, several separated by commas, or a sequence of keys; None means the environment
-            variable ``ZOHO_TOKEN_ENCRYPTION_KEYS``, and without it no keys.
+            variable, and without it no keys.
+        variable: The environment variable.
 
     Raises:
         ValueError: They are given and there is none, so that nothing is stored as plain text that
             was meant to be encrypted; or they are no text.
     """
-    source = KEYS_VARIABLE if given is None else "encryption_keys"
+    source = variable if given is None else "encryption_keys"
     if given is None:
-        given = os.environ.get(KEYS_VARIABLE)
+        given = os.environ.get(variable)
         if given is None:
             return []
     texts = given.split(",") if isinstance(given, str) else given

@@ -32,7 +32,7 @@ from zoho_token_orm.direct import Change, Found, LookUp
 from zoho_token_orm.encryption import SECRETS, Cipher
 from zoho_token_orm.identity import UNIQUE, Name
 from zoho_token_orm.mapping import COLUMNS, Fields
-from zoho_token_orm.models import SEALED, epoch_milliseconds
+from zoho_token_orm.models import SEALED, SECRET_LENGTH, epoch_milliseconds
 
 Statement = TypeVar("Statement")
 
@@ -41,6 +41,8 @@ ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 REFRESHED = ("access_token", "expiry_time")
 """The columns that a refresh changes."""
 _SECRET_PLACES = [(place, name) for place, name in enumerate(Found._fields) if name in SECRETS]
+_LONG = SECRET_LENGTH // 8
+"""What is no longer fits its column in every form: four bytes a character, and a third on top."""
 _UNIQUE_SECRETS = [name for name in UNIQUE if name in SECRETS]
 
 
@@ -49,6 +51,24 @@ class After(NamedTuple):
 
     created_at: datetime
     id: str
+
+
+class Seen(NamedTuple):
+    """A row as it stood in the table at one moment."""
+
+    stored: tuple[Any, ...]
+    """The columns of a token, as they are stored."""
+    found: Found
+
+    @property
+    def fields(self) -> Fields:
+        """What it has; an expiry only along with the access token that it belongs to."""
+        fields = {column: getattr(self.found, column) or None for column in COLUMNS}
+        return {**fields, "expiry_time": fields["access_token"] and self.found.expiry_time}
+
+    def __repr__(self) -> str:
+        """Which row it is; never a token or a secret."""
+        return f"Seen({self.found!r})"
 
 
 FIRST = After(datetime(1970, 1, 2, tzinfo=timezone.utc), "")
@@ -110,6 +130,24 @@ class Statements:
             values[place] = text and self._cipher.opened(values[0], column, text)
         return Found(*values)
 
+    def stored(self, fields: Fields) -> Fields:
+        """The same fields as they are stored from now on.
+
+        Raises:
+            SDKException: A secret does not fit its column encrypted.
+        """
+        return {column: self._stored(column, value) for column, value in fields.items()}
+
+    def check(self, fields: Fields) -> None:
+        """Makes sure that every secret fits its column, also where it is encrypted.
+
+        Raises:
+            SDKException: One does not.
+        """
+        for column in SECRETS:
+            if len(fields[column] or "") > _LONG:
+                self._stored(column, fields[column])
+
     def _stored(self, column: str, value: Any) -> Any:
         is_secret = value is not None and column in SECRETS
         return self._cipher.stored(column, value) if is_secret else value
@@ -155,6 +193,19 @@ class Statements:
         look_up = self._once((lock, columns), lambda: self._look_up(self._named(columns, lock)))
         return look_up.run(connection, values)
 
+    def rows_among(self, connection: Connection, column: str, values: Sequence[str]) -> list[Seen]:
+        """The rows that have one of the values in a column, oldest first; one SELECT, or none."""
+        if not values:
+            return []
+        forms = [form for value in values for form in self._forms(column, value)]
+        statement = self._once(("among", column), lambda: self._among(column))
+        rows = connection.execute(statement, {"forms": forms}).all()
+        return [Seen(tuple(row[: len(COLUMNS)]), self._opened(row)) for row in rows]
+
+    def _among(self, column: str) -> Select[Any]:
+        is_among = self._table.c[column].in_(bindparam("forms", expanding=True))
+        return select(*self._answer).where(is_among).order_by(*self.age)
+
     def _named(self, columns: Sequence[str], lock: bool) -> Select[Any]:
         conditions = [self._is_any(column, f"name_{place}") for place, column in enumerate(columns)]
         statement = select(*self._answer).where(or_(*conditions)).order_by(*self.age)
@@ -167,8 +218,7 @@ class Statements:
 
     def insert(self, connection: Connection, fields: Fields) -> None:
         """Inserts a row: the columns of a token, ``created_at`` and ``updated_at``."""
-        values = {column: self._stored(column, value) for column, value in fields.items()}
-        self._insert.run(connection, values)
+        self._insert.run(connection, self.stored(fields))
 
     def _insertion(self) -> Insert:
         columns = (*COLUMNS, "created_at", "updated_at")

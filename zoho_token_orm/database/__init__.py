@@ -4,7 +4,14 @@ from zoho_token_orm.database.names import checked_table_name, upgrade_command, v
 from zoho_token_orm.database.retries import Trouble, trouble
 from zoho_token_orm.database.running import Database
 from zoho_token_orm.database.transactions import migration_lock, transaction
-from zoho_token_orm.database.urls import URL_VARIABLE, is_memory, resolve_url, shown
+from zoho_token_orm.database.urls import (
+    URL_VARIABLE,
+    is_memory,
+    is_same_database,
+    read_only,
+    resolve_url,
+    shown,
+)
 
 __all__ = [
     "URL_VARIABLE",
@@ -12,7 +19,9 @@ __all__ = [
     "Trouble",
     "checked_table_name",
     "is_memory",
+    "is_same_database",
     "migration_lock",
+    "read_only",
     "resolve_url",
     "shown",
     "transaction",

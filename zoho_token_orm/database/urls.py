@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -97,6 +98,49 @@ def is_memory(url: URL) -> bool:
     if url.get_backend_name() != "sqlite":
         return False
     return url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+
+
+def read_only(url: URL) -> URL:
+    """The URL under which nothing is written or created where SQLite can be told so.
+
+    Args:
+        url: The URL (``resolve_url``).
+
+    Raises:
+        ValueError: It names a file that is not there.
+    """
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return url
+    if str(url.database).startswith("file:"):
+        return url.update_query_dict({"mode": "ro", "uri": "true"})
+    path = Path(str(url.database))
+    if not path.is_file():
+        raise ValueError(f"there is no database file {path}")
+    return url.set(
+        database=f"file:{quote(str(path))}", query={**url.query, "mode": "ro", "uri": "true"}
+    )
+
+
+def is_same_database(one: URL, other: URL) -> bool:
+    """Whether two URLs name the same database, as far as they tell."""
+    if {one.get_backend_name(), other.get_backend_name()} & {"sqlite"}:
+        paths = [_file(url) for url in (one, other)]
+        return None not in paths and paths[0] == paths[1]
+    return _place(one) == _place(other)
+
+
+def _file(url: URL) -> str | None:
+    """The file of a SQLite database, without links; None for one in memory or on a server."""
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return None
+    name = str(url.database)
+    return os.path.realpath(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+
+
+def _place(url: URL) -> tuple[str, int, str]:
+    port = url.port or (5432 if url.get_backend_name() == "postgresql" else 3306)
+    host = "127.0.0.1" if url.host in (None, "", "localhost") else str(url.host).lower()
+    return host, port, str(url.database)
 
 
 def shown(url: URL) -> str:

@@ -1,0 +1,179 @@
+"""What becomes of the target's rows: decided here in Python, for a dry run as for a real one."""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from zoho_token_orm.duplicates import Resolved, resolved
+from zoho_token_orm.identity import ORDER, UNIQUE
+from zoho_token_orm.mapping import COLUMNS, Fields
+from zoho_token_orm.saving import new_id
+
+NAMES = tuple(name for name in ORDER if name != "id")
+"""The columns by which rows of two databases are told to be one authorization, most telling first.
+
+Not the id: stores number their rows, so that those of two databases have the same ids by chance.
+"""
+_ACCESS = "access"
+"""The access token as far as it tells one authorization."""
+_TELLING = ("client_id", *UNIQUE)
+"""The columns in which two rows differ only if they are of different authorizations."""
+_ALL = "all"
+"""What all rows have in common that are told to be one."""
+
+
+class Outcome(enum.Enum):
+    """What became of one row of a source."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    MERGED = "merged"
+    UNCHANGED = "unchanged"
+
+
+def one_each(rows: Sequence[Fields]) -> Resolved:
+    """Decides between rows of one authorization (``duplicates.resolved``).
+
+    They have the user, the grant token, the refresh token or the access token in common. An access
+    token tells nothing where rows that have it differ in any of the others, as stores leave them
+    that have given one user's access token to others.
+    """
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["access_token"]].append(row)
+    doubtful = {token for token, group in groups.items() if not _may_be_one(group)}
+    keyed = [{**row, _ACCESS: _access(row, row["access_token"] in doubtful)} for row in rows]
+    return _resolved(keyed, (*UNIQUE, _ACCESS))
+
+
+def all_one(rows: Sequence[Fields]) -> Resolved:
+    """The same for rows that are known to be of one authorization, whatever they have in common."""
+    return _resolved([{**row, _ALL: _ALL} for row in rows], (*UNIQUE, _ALL))
+
+
+def _resolved(rows: Sequence[Fields], unique: Sequence[str]) -> Resolved:
+    result = resolved(rows, unique)
+    return Resolved([{name: row[name] for name in COLUMNS} for row in result.rows], result.stays)
+
+
+def _access(row: Fields, is_doubtful: bool) -> str | None:
+    token: str | None = row["access_token"]
+    return "\0".join([token, *(row[n] or "" for n in _TELLING)]) if token and is_doubtful else token
+
+
+def turn(row: Fields) -> tuple[bool, int, int]:
+    """When a row of the source is settled, so that doing it twice is as doing it once.
+
+    The newest first: what an older row finds taken, a newer one would give up afterwards in any
+    other order. Those that have nothing but an access token last: it goes when rows become one.
+    """
+    is_bare = not any(row[name] for name in UNIQUE)
+    return is_bare, -(row["expiry_time"] or 0), -sum(row[name] is not None for name in COLUMNS[1:])
+
+
+def _may_be_one(rows: Sequence[Fields]) -> bool:
+    """Whether nothing tells that they are of different authorizations."""
+    return len(rows) < 2 or all(
+        len({row[name] for row in rows if row[name]}) < 2 for name in _TELLING
+    )
+
+
+class Settled(NamedTuple):
+    """What became of one row of a source, and the id of the row that it is in."""
+
+    outcome: Outcome
+    id: str
+
+
+class View:
+    """The rows of a target that are concerned: as the database has them, and as they are to be.
+
+    Args:
+        taken: Ids that no new row is to get.
+
+    Attributes:
+        changes: What is to be written, by id: a row, or None for one that goes.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._rows: dict[str, Fields] = {}
+        self.changes: dict[str, Fields | None] = {}
+        self._ids_by_name: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        self._taken = set(taken)
+
+    def load(self, rows: Iterable[Fields], ids: Iterable[str]) -> None:
+        """Takes in what the database has; what is already known stays as it is to be.
+
+        Args:
+            rows: Rows, oldest first.
+            ids: The ids that are taken by these or other rows.
+        """
+        self._taken.update(ids)
+        for row in rows:
+            if row["id"] not in self._rows and row["id"] not in self.changes:
+                self._set(row)
+
+    def settle(self, fields: Fields) -> Settled:
+        """Decides what becomes of one row of the source, and of the rows of the target."""
+        concerned = self._concerned(fields)
+        if not concerned:
+            return self._add(fields)
+        rows = [{**row, "id": None} for row in (*concerned, fields)]
+        result = all_one(rows) if len(rows) > 2 and _may_be_one(rows) else one_each(rows)
+        home = result.stays[-1]
+        places = [place for place in range(len(concerned)) if result.stays[place] == home]
+        if not places:
+            return self._add(fields)
+        first = home if home < len(concerned) else places[0]
+        kept = concerned[first]["id"]
+        going = [concerned[place]["id"] for place in places if place != first]
+        return Settled(self._unite({**result.rows[home], "id": kept}, going), kept)
+
+    def _add(self, fields: Fields) -> Settled:
+        row = {**fields, "id": self._free_id(fields["id"])}
+        self._put(row)
+        return Settled(Outcome.NEW, row["id"])
+
+    def _unite(self, row: Fields, going: Sequence[str]) -> Outcome:
+        """Makes a row what it is to be; others have gone into it."""
+        for id in going:
+            self._forget(id)
+            self.changes[id] = None
+        is_changed = row != self._rows[row["id"]]
+        if is_changed:
+            self._forget(row["id"])
+            self._put(row)
+        if going:
+            return Outcome.MERGED
+        return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
+
+    def _concerned(self, fields: Fields) -> list[Fields]:
+        """The rows that may be of the same authorization, those first that are named first."""
+        values = [(name, fields[name]) for name in NAMES if fields[name]]
+        ids = [id for value in values for id in self._ids_by_name.get(value, ())]
+        return [self._rows[id] for id in dict.fromkeys(ids)]
+
+    def _free_id(self, id: str | None) -> str:
+        while id is None or id in self._taken:
+            id = new_id()
+        return id
+
+    def _put(self, row: Fields) -> None:
+        self.changes[row["id"]] = row
+        self._set(row)
+
+    def _set(self, row: Fields) -> None:
+        self._rows[row["id"]] = row
+        self._taken.add(row["id"])
+        for name in NAMES:
+            if row[name]:
+                self._ids_by_name[name, row[name]][row["id"]] = None
+
+    def _forget(self, id: str) -> None:
+        row = self._rows.pop(id)
+        for name in NAMES:
+            if row[name]:
+                del self._ids_by_name[name, row[name]][id]
