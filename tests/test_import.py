@@ -530,13 +530,24 @@ def test_a_dry_run_knows_in_one_chunk_what_it_has_decided_in_another(store, tmp_
 def test_rows_that_hold_one_secret_under_two_keys_become_one(store_with, tmp_path):
     store = store_with(NEW, OLD)
     with store.engine.connect() as connection:
-        for key, each in ((NEW, row("a")), (OLD, row("a", id="b", user_name=None))):
+        twin = row("a", id="b", user_name=None, access_token="1000.other")
+        for key, each in ((NEW, row("a")), (OLD, twin)):
             cipher = Cipher([key])
             sealed = {name: cipher.stored(name, each[name]) for name in SECRETS}
             each = {**each, **sealed, "expiry_time": 5}
             connection.execute(insert(stored_table()), each)
     assert counts(imported(store, tmp_path, row("a"))) == (0, 0, 1, 0, 0)
     assert stored(store) == [row("a")]
+
+
+def test_the_id_of_a_row_that_went_is_given_to_nobody_else(store, tmp_path, monkeypatch):
+    """A worker may still hold a token with that id."""
+    monkeypatch.setattr(importing, "CHUNK", 1)
+    fill(store, row("a", refresh_token=""), row("b", user_name="", grant_token=""))
+    both = row("c", user_name="a@example.com:7001", refresh_token="1000.refresh-b")
+    other = row("other", id="b", expiry_time="1")
+    assert counts(imported(store, tmp_path, both, other)) == (1, 0, 1, 0, 0)
+    assert {each["id"] for each in stored(store)} & {"a", "b"} == {"a"}
 
 
 def test_duplicates_within_the_source_become_one(store, tmp_path):
