@@ -6,7 +6,8 @@ from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, delete, inspect, table
+from sqlalchemy import Connection, column, delete, inspect, table, update
+from zoho_token_orm.migrations import sdk_table
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import (
@@ -17,6 +18,9 @@ from zoho_token_orm.database import (
     version_table,
 )
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, token_table
+
+SDKS = "zto_sdk"
+"""The revision of a table as the SDK documents it."""
 
 attributes = context.config.attributes
 arguments = context.get_x_argument(as_dictionary=True)
@@ -40,19 +44,26 @@ def configure(**options: Any) -> None:
     )
 
 
-def forget_dropped(connection: Connection) -> None:
-    """Takes back the revision of a table that somebody has dropped, so that it is made anew."""
+def forget_what_is_gone(connection: Connection) -> None:
+    """Takes back the revision of a table that is not there any more, so that it is made anew.
+
+    It was dropped, or is the SDK's again: a downgrade was interrupted.
+    """
     versions = version_table(table_name)
     tables = inspect(connection)
-    if tables.has_table(table_name) or not tables.has_table(versions):
+    if not tables.has_table(versions):
         return
-    if [column["name"] for column in tables.get_columns(versions)] == ["version_num"]:
+    if [column["name"] for column in tables.get_columns(versions)] != ["version_num"]:
+        return
+    if not tables.has_table(table_name):
         connection.execute(delete(table(versions)))
+    elif sdk_table.is_sdks([column["name"] for column in tables.get_columns(table_name)]):
+        connection.execute(update(table(versions, column("version_num"))).values(version_num=SDKS))
 
 
 def run_on(connection: Connection) -> None:
     with migration_lock(connection, version_table(table_name)):
-        forget_dropped(connection)
+        forget_what_is_gone(connection)
         configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()

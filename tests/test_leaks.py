@@ -647,24 +647,25 @@ def test_nothing_is_shown_while_a_table_of_the_sdks_is_taken_over_and_given_back
 ):
     if database.name == "sqlite-memory":
         pytest.skip("it ends with its connection")
-    engine = create_engine(url)
+    engine = an_engine(url)
     create = DOCUMENTED.replace("refresh_token varchar(255)", "refresh_token text")
     rows = [
         sdk_row(str(n), "alice@example.com:1", **{name: secret(name) for name in SECRETS})
         for n in range(3)
     ]
     rows.append(sdk_row("3", "bob@example.com:1", refresh_token=secret("refresh_token", times=500)))
-    fill(engine, *rows, create=create)
-    assert watch.attempt(lambda: schema.upgrade(url))
+    fill(quiet := create_engine(url), *rows, create=create)
+    quiet.dispose()
+    assert watch.attempt(lambda: schema.upgrade(engine))
     _do(engine, "UPDATE oauthtoken SET refresh_token = 'short' WHERE id = '3'")
     for call in (
-        lambda: schema.upgrade(url),
-        lambda: schema.check(url),
-        lambda: schema.downgrade(url, "zto_sdk"),
+        lambda: schema.upgrade(engine),
+        lambda: schema.check(engine),
+        lambda: schema.downgrade(engine, "zto_sdk"),
         lambda: schema.upgrade(url),
     ):
         assert not watch.attempt(call)
-    _do(engine, "UPDATE oauthtoken SET grant_token = 'zto1.0'")
+    _do(engine, "UPDATE oauthtoken SET grant_token = 'zto1.0' WHERE id = '3'")
     assert watch.attempt(lambda: schema.downgrade(url, "zto_sdk"))
     engine.dispose()
 
@@ -694,7 +695,7 @@ def test_nothing_is_shown_of_a_source_that_is_imported_or_refused(store, watch, 
     assert watch.attempt(lambda: import_tokens(store, path))
     path.write_bytes(good.encode() + b"\xff")
     assert watch.attempt(lambda: import_tokens(store, path))
-    for wrong in (PASSWORD, f"postgresql://app:{PASSWORD}@127.0.0.1:1/x", f"app:{PASSWORD}@db"):
+    for wrong in (f"postgresql://app:{PASSWORD}@127.0.0.1:1/x", f"app:{PASSWORD}@db"):
         assert watch.attempt(lambda wrong=wrong: import_tokens(store, wrong))
 
 

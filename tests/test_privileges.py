@@ -208,12 +208,12 @@ def make_old_table(users: Users) -> None:
 def take_over(users: Users) -> None:
     """What the migrations' user does with such a table, and back."""
     url = users.url("migrations")
-    assert "1 that lost" in schema.upgrade(url)
+    assert "1 rows that have lost" in schema.upgrade(url)
     schema.check(url)
     schema.downgrade(url, "zto_sdk")
     with users.administrator.connect() as connection:
         connection.execute(text("INSERT INTO oauthtoken (id, grant_token) VALUES ('3', '')"))
-    assert "1 that lost" in schema.upgrade(url)
+    assert "1 rows that have lost" in schema.upgrade(url)
     schema.downgrade(url, "zto_sdk")
     users.administer(f"DROP TABLE {DUPLICATES}")
     assert schema.upgrade(url) == ""  # the table that was made for them goes again

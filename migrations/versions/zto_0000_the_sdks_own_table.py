@@ -23,6 +23,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drops this package's table; one that is the SDK's stays."""
     table = op.get_context().opts["table_name"]
-    if context.is_offline_mode() or sdk_table.found_columns(table):
+    found = sdk_table.found_columns(table)
+    if context.is_offline_mode() or (found and not sdk_table.is_sdks(found)):
         op.drop_table(table)

@@ -12,6 +12,7 @@ from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.dialects import mysql
 from zoho_token_orm.migrations import sdk_table
+from zoho_token_orm.migrations.reshaping import Target
 
 revision = "zto_0001"
 down_revision = "zto_sdk"
@@ -27,8 +28,8 @@ def upgrade() -> None:
     found = sdk_table.found_columns(table)
     if not found:
         op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
-    elif sdk_table.is_sdks(found):
-        said = sdk_table.take_over(_target(table))
+    else:
+        said = _taken_over(table, found)
         context.config.print_stdout("%s", said) if said else None
     for column, name in _indexes(table).items():  # MySQL may have been interrupted before
         if not _has_index(table, name):
@@ -43,8 +44,15 @@ def downgrade() -> None:
     sdk_table.give_back(_target(_table_name()))
 
 
-def _target(table: str) -> sdk_table.Target:
-    return sdk_table.Target(table, _columns(), _unique(table), _indexes(table))
+def _taken_over(table: str, found: list[str]) -> str:
+    if sdk_table.is_sdks(found):
+        return sdk_table.take_over(_target(table))
+    sdk_table.require_constraints(_target(table))  # an earlier run was interrupted
+    return sdk_table.report(table)
+
+
+def _target(table: str) -> Target:
+    return Target(table, _columns(), _unique(table), _indexes(table))
 
 
 def _table_name() -> str:
