@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from zoho_token_orm.duplicates import resolved
-from zoho_token_orm.models import SEALED, Secret, TokenString
+from zoho_token_orm.models import SEALED, Masked, TokenString
 
 COLUMNS = (
     "id",
@@ -42,21 +42,6 @@ _ENCODED = "UTF-8''"
 _EXPIRIES = range(2**63)
 
 Row = Mapping[str, Any]
-
-
-class Masked(sa.types.TypeDecorator[Any]):
-    """A secret of any type, whose text no log of parameters and rows shows."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
-        """From Python to the database."""
-        return Secret(value) if isinstance(value, str) else value
-
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        """From the database to Python; as it is, where it is no text."""
-        return Secret(value) if isinstance(value, str) else value
 
 
 def columns(names: Iterable[str] = COLUMNS) -> list[sa.ColumnClause[Any]]:
@@ -180,6 +165,8 @@ def _checked(row: Row) -> dict[str, str | None]:
                 f"at most {LONGEST[name]} fit; no row has been changed"
             )
         new[name] = value
+    if new["access_token"] and new["refresh_token"] and not new["expiry_time"]:
+        new["expiry_time"] = EXPIRED  # to the SDK it would be valid for ever
     return new
 
 

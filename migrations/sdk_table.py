@@ -18,9 +18,10 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from zoho_token_orm.migrations import sdk_rows
 from zoho_token_orm.migrations.reshaping import Target, is_mysql, loosen, quoted, reshape
-from zoho_token_orm.migrations.sdk_rows import COLUMNS, LONGEST, SECRETS, Masked, Plan
+from zoho_token_orm.migrations.sdk_rows import COLUMNS, LONGEST, SECRETS, Plan
 
 from zoho_token_orm.database import bounds
+from zoho_token_orm.models import Masked
 
 ADDED = ("created_at", "updated_at", "lease_owner", "lease_until")
 _SAID = (

@@ -75,7 +75,7 @@ def test_an_empty_store_gives_a_file_that_filestore_takes(store, tmp_path):
 def test_progress_is_told_in_pages(store, tmp_path):
     path, told = tmp_path / "tokens.csv", []
     lines = [",".join(HEADER), *(f"{n},u{n},c,s,1000.r{n},,,,," for n in range(PAGE + 1))]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join([*lines, ""]))
     import_tokens(store, path)
     out = tmp_path / "out.csv"
     assert export_tokens(store, out, lambda *done: told.append(done)) == PAGE + 1
@@ -162,3 +162,17 @@ def test_the_command_exports_and_refuses_to_do_it_again(tmp_path):
     assert (again.returncode, again.stdout) == (1, "")
     assert "Error: tokens.csv is there already, and is not overwritten" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_a_file_gets_its_name_when_it_is_whole(store, tmp_path):
+    """A job that is ended in the middle leaves nothing that looks like an export."""
+    store.save_token(granted("alice"))
+    path, seen = tmp_path / "tokens.csv", []
+
+    def look(done: int, total: int) -> None:
+        seen.append(path.exists())
+
+    export_tokens(store, path, look)
+    assert seen == [False]
+    assert [each.name for each in tmp_path.glob("*.csv")] == ["tokens.csv"]
+    assert list(tmp_path.glob(".tokens*")) == []

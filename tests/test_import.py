@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import sqlite3
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,7 @@ def test_an_expiry_that_cannot_be_read_counts_as_run_out_where_that_can_be_heale
     store, tmp_path, expiry
 ):
     import_tokens(store, csv_file(tmp_path / "tokens.csv", row("alice", expiry_time=expiry)))
-    assert [each["expiry_time"] for each in stored(store)] == ["0" if expiry else None]
+    assert [each["expiry_time"] for each in stored(store)] == ["0"]
 
 
 def test_an_expiry_without_an_access_token_is_dropped(store, tmp_path):
@@ -364,7 +366,7 @@ def test_from_a_sqlite_file_to_a_server_and_back(name, tmp_path):
 @pytest.mark.parametrize("name", SERVERS)
 def test_dbstores_columns_on_any_server(name, tmp_path, store):
     with fresh_database(name, tmp_path) as database:
-        foreign_table(database.url, "old", DBSTORE_COLUMNS, row("1"), row("1", user_name="bob"))
+        foreign_table(database.url, "old", DBSTORE_COLUMNS, row("1"), row("1", expiry_time="5"))
         summary = import_tokens(store, database.url, table_name="old")
         assert counts(summary) == (1, 0, 1, 0, 0)
 
@@ -403,6 +405,7 @@ def test_the_same_id_by_chance_overwrites_nobody(store, tmp_path):
     by_user = {each["user_name"].partition("@")[0]: each for each in stored(store)}
     assert by_user["1"] == row("1")
     assert by_user["2"] == row("2")
+    assert summary.renumbered == [("1", by_user[name]["id"]) for name in ("alice", "bob")]
     for name in ("alice", "bob"):
         assert len(by_user[name]["id"]) == 20
         assert {**by_user[name], "id": ""} == row(name, id="")
@@ -462,7 +465,9 @@ def test_rows_of_two_users_stay_two_whatever_an_old_row_says(store, tmp_path):
     fill(store, row("a", refresh_token=""), row("b"))
     both = row("c", user_name="a@example.com:7001", refresh_token="1000.refresh-b")
     both["expiry_time"] = "5"
-    assert counts(imported(store, tmp_path, both)) == (0, 0, 0, 1, 0)
+    summary = imported(store, tmp_path, both)
+    assert summary.refused[0].reason == "its refresh or grant token is that of another user's row"
+    assert counts(summary) == (0, 0, 0, 0, 1)
     assert [each["user_name"][0] for each in stored(store)] == ["a", "b"]
 
 
@@ -632,3 +637,93 @@ def test_the_command_takes_url_and_keys_of_the_source_from_the_environment(tmp_p
     assert result.returncode == 1
     assert "there is no table oauthtoken in sqlite:///" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# What a hostile reader has found
+
+
+def test_a_row_whose_token_is_another_users_is_refused_and_both_keep_theirs(store, tmp_path):
+    fill(store, row("u1", expiry_time="5000"), row("u2", expiry_time="1000"))
+    before = stored(store)
+    for name in ("refresh_token", "grant_token"):
+        wrong = row("u1", expiry_time="9000", **{name: row("u2")[name]})
+        summary = imported(store, tmp_path, wrong)
+        assert counts(summary) == (0, 0, 0, 0, 1)
+        assert (summary.refused[0].where, stored(store)) == ("line 2", before)
+
+
+def test_a_user_with_two_clients_keeps_the_newer_one_and_is_told_of_the_other(store, tmp_path):
+    one, two = (
+        row(n, user_name="u", client_id=f"1000.{n}", expiry_time=expiry)
+        for n, expiry in (("one", "1000"), ("two", "2000"))
+    )
+    summary = imported(store, tmp_path, one, two)
+    assert counts(summary) == (1, 0, 0, 0, 1)
+    assert summary.refused == [("line 2", "the same user has a newer row of another client")]
+
+
+def test_a_file_that_filestore_is_writing_is_read_when_it_is_whole(store, tmp_path):
+    """FileStore empties it, and fills it again, with every save."""
+    path = tmp_path / "tokens.csv"
+    filestore, is_over = FileStore(str(path)), threading.Event()
+    tokens = [granted(f"user{n}") for n in range(400)]
+    with path.open("a", newline="") as file:
+        csv.writer(file).writerows(
+            [[f"{n}", *list(values(t).values())[1:]] for n, t in enumerate(tokens)]
+        )
+
+    def save() -> None:
+        while not is_over.wait(0.1):
+            filestore.save_token(filestore.find_token_by_id("7"))
+
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(save)
+        try:
+            for _ in range(5):
+                summary = import_tokens(store, path)
+                assert (sum(counts(summary)), summary.refused) == (400, [])
+        finally:
+            is_over.set()
+        saving.result()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40])
+def test_a_file_that_was_cut_is_refused_whole(store, tmp_path, cut):
+    path = csv_file(tmp_path / "tokens.csv", row("alice"), row("bob"))
+    path.write_bytes(path.read_bytes().rstrip(b"\r\n")[: -cut + 1 or None])
+    with pytest.raises(SDKException, match="in the middle of a line"):
+        import_tokens(store, path)
+    assert stored(store) == []
+
+
+def test_what_is_encrypted_is_not_taken_for_a_token(store, tmp_path):
+    sealed = row("alice", refresh_token="zto1.00000000.AAAA")
+    summary = imported(store, tmp_path, sealed, row("bob"))
+    assert counts(summary) == (1, 0, 0, 0, 1)
+    assert "encrypted" in summary.refused[0].reason
+
+
+def test_a_row_of_the_target_that_no_key_opens_refuses_those_that_concern_it(tmp_path):
+    url = f"sqlite:///{tmp_path / 'target.db'}"
+    with SQLAlchemyTokenStore(url, encryption_keys=OLD) as old:
+        old.save_token(granted("alice"))
+    with SQLAlchemyTokenStore(url, encryption_keys=[NEW, "plain"]) as target:
+        alice = row("alice", user_name="alice@example.com:7001")
+        summary = imported(target, tmp_path, *(row(f"user{n}") for n in range(600)), alice)
+        assert counts(summary) == (600, 0, 0, 0, 1)
+        assert "encrypted with the key" in summary.refused[0].reason
+
+
+def test_a_mistyped_url_is_not_repeated(tmp_path):
+    url, target = "postgresql://app:hunter2@db/crm", f"sqlite:///{tmp_path / 'tokens.db'}"
+    for command in (
+        ("import", "tokens.csv", url),
+        ("export", "tokens.csv", url),
+        ("export", url),
+        ("check", url),
+        ("import", url.replace(":/", "/")),
+        ("import", "--table", url, target),
+    ):
+        done = run("zoho-token-orm", *command, cwd=tmp_path, url=target)
+        assert done.returncode != 0
+        assert "hunter2" not in done.stdout + done.stderr, command

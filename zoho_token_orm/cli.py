@@ -47,7 +47,30 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class QuietCommand(click.Command):
+    """A command that does not repeat a mistyped URL, in which there may be a password."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments.
+
+        Raises:
+            click.UsageError: They are not understood.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "://" not in error.message:
+                raise
+        raise click.UsageError(f"a URL is not wanted there: give it in {URL_VARIABLE}", ctx)
+
+
+class QuietGroup(click.Group):
+    """Its commands are quiet ones."""
+
+    command_class = QuietCommand
+
+
+@click.group(cls=QuietGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Provisions and looks after the token table of the Zoho CRM SDK."""
@@ -180,6 +203,9 @@ def import_(
         )
     for where, reason in summary.refused:
         click.echo(f"{where}: {reason}", err=True)
+    for old, new in summary.renumbered:
+        given = "a new one" if dry_run else new
+        click.echo(f"the id {old!r} is another row's: the row that is new gets {given}", err=True)
     click.echo(f"{summary}{'; nothing was written (dry run)' if dry_run else ''}")
     sys.exit(1 if summary.refused else 0)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, unquote
 
-from sqlalchemy import BigInteger, Dialect, MetaData, String, Table
+from sqlalchemy import BigInteger, Dialect, MetaData, String, Table, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -67,6 +67,21 @@ class SealedSecret(Secret):
     """A secret that is encrypted, as the model has it: it goes back as it came."""
 
     __slots__ = ()
+
+
+class Masked(TypeDecorator[Any]):
+    """A secret in a table of any shape, whose text no log of parameters and rows shows."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """From Python to the database."""
+        return Secret(value) if isinstance(value, str) else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """From the database to Python; as it is, where it is no text."""
+        return Secret(value) if isinstance(value, str) else value
 
 
 class StoredSecret(ExactString):

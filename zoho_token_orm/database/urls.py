@@ -126,7 +126,7 @@ def is_same_database(one: URL, other: URL) -> bool:
     if {one.get_backend_name(), other.get_backend_name()} & {"sqlite"}:
         paths = [_file(url) for url in (one, other)]
         return None not in paths and paths[0] == paths[1]
-    return _place(one) == _place(other)
+    return _place(one) == _place(other) and one.query == other.query
 
 
 def _file(url: URL) -> str | None:

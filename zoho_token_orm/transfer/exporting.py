@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import COLUMNS, fields_of
 from zoho_token_orm.models import stored_table
 from zoho_token_orm.store import PAGE, SQLAlchemyTokenStore
-from zoho_token_orm.transfer.files import HEADER
+from zoho_token_orm.transfer.files import HEADER, shown
 
 Progress = Callable[[int, int], None]
 
@@ -27,7 +28,8 @@ def export_tokens(
 ) -> int:
     """Writes all tokens, in the clear, to a new file that ``FileStore(path)`` reads.
 
-    Only its owner may read it. Where something fails, no file is left.
+    Only its owner may read it. It gets its name when it is whole; where something fails, none is
+    left.
 
     Args:
         store: Where from.
@@ -45,24 +47,35 @@ def export_tokens(
     count = select(func.count()).select_from(stored_table(store._database.table_name))
     total = store._run("count the rows", lambda c: int(c.execute(count).scalar_one()))
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with _removed_on_failure(path):
+        if os.path.lexists(path):
+            raise FileExistsError
+        with _named_when_whole(path) as descriptor:
             tokens = _told(store.iter_tokens(), total, on_progress or (lambda done, total: None))
             return _written(descriptor, tokens)
     except FileExistsError as error:
-        raise token_store_error(f"{path} is there already, and is not overwritten") from error
+        raise token_store_error(
+            f"{shown(path)} is there already, and is not overwritten"
+        ) from error
     except OSError as error:
-        raise token_store_error(f"{path} cannot be written: {error.strerror}") from error
+        raise token_store_error(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
 @contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
+def _named_when_whole(path: Path) -> Iterator[int]:
+    """A new file beside that of the path, which gets its name at the end, or is removed."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        yield
-    except BaseException:
+        yield descriptor
+        try:
+            os.link(part, path)  # which overwrites nothing
+        except (OSError, AttributeError) as error:
+            if os.path.lexists(path):
+                raise FileExistsError from error
+            part.rename(path)  # where there are no links
+    finally:
         with suppress(OSError):
-            path.unlink()
-        raise
+            part.unlink()
 
 
 def _written(descriptor: int, tokens: Iterable[OAuthToken]) -> int:

@@ -20,7 +20,7 @@ from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
 from zoho_token_orm.store import SQLAlchemyTokenStore
 from zoho_token_orm.transfer.files import read_file
-from zoho_token_orm.transfer.merging import Outcome, View, one_each, turn
+from zoho_token_orm.transfer.merging import Outcome, Settled, View, contradiction, one_each, turn
 from zoho_token_orm.transfer.records import Contents, Record, Refusal
 from zoho_token_orm.transfer.tables import is_same_table, read_table
 from zoho_token_orm.transfer.writing import Decision, Target
@@ -46,7 +46,9 @@ class ImportSummary:
     unchanged: int = 0
     """Rows of which the target has everything already, or something newer."""
     refused: list[Refusal] = field(default_factory=list)
-    """Rows that cannot be stored, and why."""
+    """Rows that were not stored, and why."""
+    renumbered: list[tuple[str, str]] = field(default_factory=list, compare=False)
+    """Of new rows whose id another row has: that id, and the new one."""
 
     def __str__(self) -> str:
         """One line for people."""
@@ -115,6 +117,7 @@ def _contents(
 class _Row(NamedTuple):
     """A row of the source, of which there is only one for its authorization."""
 
+    where: str
     fields: Fields
     created_at: datetime
     """When it is to have been created, if it is new: in the order of the source."""
@@ -156,55 +159,81 @@ class _Import:
             on_progress(start + len(chunk), len(rows))
         return self._summary
 
-    def _storable(self, records: Sequence[Record]) -> list[Fields]:
+    def _storable(self, records: Sequence[Record]) -> list[Record]:
         """Those that fit the target encrypted, too."""
         storable = []
         for record in records:
             try:
                 self._statements.check(record.fields)
-                storable.append(record.fields)
+                storable.append(record)
             except SDKException as error:
                 self._summary.refused.append(Refusal(record.where, str(error.error_message)))
         return storable
 
-    def _rows(self, fields: Sequence[Fields]) -> list[_Row]:
+    def _rows(self, records: Sequence[Record]) -> list[_Row]:
         """One row for each authorization, in the order in which they are settled."""
-        result, now = one_each(fields), datetime.now(timezone.utc)
-        rows = [
-            _Row(row, now + timedelta(microseconds=place))
-            for place, row in enumerate(result.rows)
-            if result.stays[place] == place
-        ]
-        self._summary.count(Outcome.MERGED, len(fields) - len(rows))
+        result, now = one_each([record.fields for record in records]), datetime.now(timezone.utc)
+        rows = []
+        for place, (record, stay) in enumerate(zip(records, result.stays, strict=True)):
+            if place == stay:
+                created_at = now + timedelta(microseconds=place)
+                rows.append(_Row(record.where, result.rows[place], created_at))
+            elif reason := contradiction(record.fields, result.rows[stay]):
+                self._summary.refused.append(Refusal(record.where, reason))
+            else:
+                self._summary.count(Outcome.MERGED)
         return sorted(rows, key=lambda row: turn(row.fields))
 
     def _settle(self, rows: Sequence[_Row]) -> None:
         """Decides upon some rows and writes them: in whole, or in halves where that fails."""
-        outcomes = None
+        settled = None
         if len(rows) == 1:
-            outcomes = self._run("import a token", partial(self._settled, rows=rows))
+            settled = self._run("import a token", partial(self._settled_or_refused, rows=rows))
         for _ in range(MOST_TRIES):
-            if outcomes is None:
-                outcomes = self._run("import tokens", partial(self._tried, rows=rows))
-        for outcome in outcomes or ():
-            self._summary.count(outcome)
-        if outcomes is None:
+            if settled is None:
+                settled = self._run("import tokens", partial(self._tried, rows=rows))
+        if settled is None:
             middle = len(rows) // 2
             self._settle(rows[:middle])
             self._settle(rows[middle:])
+            return
+        for row, each in zip(rows, settled, strict=True):
+            self._note(row, each)
 
-    def _tried(self, connection: Connection, rows: Sequence[_Row]) -> list[Outcome] | None:
-        """The same; None, with nothing written, where somebody has written meanwhile."""
+    def _note(self, row: _Row, settled: Settled) -> None:
+        id = row.fields["id"]
+        if settled.outcome is Outcome.REFUSED:
+            self._summary.refused.append(Refusal(row.where, settled.reason))
+            return
+        self._summary.count(settled.outcome)
+        if settled.outcome is Outcome.NEW and id and id != settled.id:
+            self._summary.renumbered.append((id, settled.id))
+
+    def _tried(self, connection: Connection, rows: Sequence[_Row]) -> list[Settled] | None:
+        """The same; None, with nothing written, where that may succeed later, or in parts.
+
+        Somebody has written meanwhile, or no key opens a row of the target that is concerned.
+        """
         try:
             return self._settled(connection, rows)
+        except SDKException:
+            return None
         except SQLAlchemyError as error:
             if trouble(error) is not Trouble.COLLISION:
                 raise
             return None
 
-    def _settled(self, connection: Connection, rows: Sequence[_Row]) -> list[Outcome]:
+    def _settled_or_refused(self, connection: Connection, rows: Sequence[_Row]) -> list[Settled]:
+        """The same for a single row, which is refused where a row of the target is unreadable."""
+        try:
+            return self._settled(connection, rows)
+        except SDKException as error:
+            reason = f"in the target, {error.error_message}"
+            return [Settled(Outcome.REFUSED, "", reason) for _ in rows]
+
+    def _settled(self, connection: Connection, rows: Sequence[_Row]) -> list[Settled]:
         if self._is_dry:
-            return self._decided(connection, rows, self._pretended).outcomes
+            return self._decided(connection, rows, self._pretended).settled
         if self._statements.has_several_forms:  # no constraint tells of what is inserted meanwhile
             with transaction(connection, serializable=True):
                 decision = self._decided(connection, rows, View(self._gone))
@@ -215,7 +244,7 @@ class _Import:
                 with transaction(connection):
                     self._target.write(connection, decision)
         self._gone.update(id for id, row in decision.changes.items() if row is None)
-        return decision.outcomes
+        return decision.settled
 
     def _decided(self, connection: Connection, rows: Sequence[_Row], view: View) -> Decision:
         """What is to become of the rows, and of those of the target that are concerned."""
@@ -224,5 +253,9 @@ class _Import:
         seen = self._target.rows(connection, fields)
         view.load([row.fields for row in seen.values()], self._target.ids(connection, ids))
         settled = [view.settle(each) for each in fields]
-        created_at = {each.id: row.created_at for each, row in zip(settled, rows, strict=True)}
-        return Decision([each.outcome for each in settled], view.changes, seen, created_at)
+        created_at = {
+            each.id: row.created_at
+            for each, row in zip(settled, rows, strict=True)
+            if each.outcome is not Outcome.REFUSED
+        }
+        return Decision(settled, view.changes, seen, created_at)

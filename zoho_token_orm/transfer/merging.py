@@ -32,6 +32,7 @@ class Outcome(enum.Enum):
     UPDATED = "updated"
     MERGED = "merged"
     UNCHANGED = "unchanged"
+    REFUSED = "refused"
 
 
 def one_each(rows: Sequence[Fields]) -> Resolved:
@@ -81,11 +82,27 @@ def _may_be_one(rows: Sequence[Fields]) -> bool:
     )
 
 
+def contradiction(row: Fields, other: Fields) -> str | None:
+    """Why a row must not go into another one, though they have something in common; else None."""
+    if _differ(row, other, "user_name"):
+        return "its token is also that of another user's row, and there it is newer or was before"
+    if _differ(row, other, "client_id"):
+        return "the same user has a newer row of another client"
+    return None
+
+
+def _differ(row: Fields, other: Fields, name: str) -> bool:
+    return bool(row[name] and other[name] and row[name] != other[name])
+
+
 class Settled(NamedTuple):
-    """What became of one row of a source, and the id of the row that it is in."""
+    """What became of one row of a source."""
 
     outcome: Outcome
     id: str
+    """The id of the row that it is in; its own where it was refused."""
+    reason: str = ""
+    """Why it was refused."""
 
 
 class View:
@@ -121,6 +138,9 @@ class View:
         concerned = self._concerned(fields)
         if not concerned:
             return self._add(fields)
+        if any(_differ(row, fields, "user_name") for row in self._holding(fields)):
+            reason = "its refresh or grant token is that of another user's row"
+            return Settled(Outcome.REFUSED, fields["id"] or "", reason)
         rows = [{**row, "id": None} for row in (*concerned, fields)]
         result = all_one(rows) if len(rows) > 2 and _may_be_one(rows) else one_each(rows)
         home = result.stays[-1]
@@ -149,6 +169,11 @@ class View:
         if going:
             return Outcome.MERGED
         return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
+
+    def _holding(self, fields: Fields) -> list[Fields]:
+        """The rows that have its refresh or grant token."""
+        values = [(name, fields[name]) for name in ("refresh_token", "grant_token") if fields[name]]
+        return [self._rows[id] for value in values for id in self._ids_by_name.get(value, ())]
 
     def _concerned(self, fields: Fields) -> list[Fields]:
         """The rows that may be of the same authorization, those first that are named first."""

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
+from zoho_token_orm.encryption import SECRETS
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import COLUMNS, TOKENS, Fields, checked, checked_expiry
+from zoho_token_orm.models import SEALED
 
 
 class Record(NamedTuple):
@@ -82,6 +84,8 @@ def _fields(values: Mapping[str, Any]) -> Fields:
     found = {name: checked(name, _text(name, values.get(name))) for name in names}
     if not any(found[name] for name in TOKENS):
         raise token_store_error("it has neither refresh, access nor grant token")
+    if any((found[name] or "").startswith(SEALED) for name in SECRETS):
+        raise token_store_error("it is encrypted, and stands where it cannot be decrypted")
     expiry = _expiry(values.get("expiry_time"), found)
     return {name: expiry if name == "expiry_time" else found[name] for name in COLUMNS}
 
@@ -89,14 +93,16 @@ def _fields(values: Mapping[str, Any]) -> Fields:
 def _expiry(value: Any, fields: Fields) -> int | None:
     """When the access token expires: the one place that knows what an odd expiry means.
 
-    An expiry without an access token says nothing, and is dropped. One that cannot be read counts
-    as run out where there is a refresh token, so that the SDK gets a new access token with that;
-    else the row is refused, since an access token without an expiry counts as valid for ever.
+    An expiry without an access token says nothing, and is dropped. To the SDK an access token
+    without an expiry is valid for ever. So one that is missing or cannot be read counts as run out
+    where there is a refresh token, with which the SDK gets a new access token; without, a row with
+    one that cannot be read is refused.
     """
     if not fields["access_token"]:
         return None
     try:
-        return checked_expiry((_text("expiry_time", value) or "").strip())
+        expiry = checked_expiry((_text("expiry_time", value) or "").strip())
+        return 0 if expiry is None and fields["refresh_token"] else expiry
     except SDKException:
         if fields["refresh_token"]:
             return 0

@@ -13,6 +13,7 @@ from zoho_token_orm.database import Database, is_same_database, read_only, resol
 from zoho_token_orm.encryption import SECRETS, Cipher, keys_of
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import COLUMNS
+from zoho_token_orm.models import SEALED, Masked
 from zoho_token_orm.transfer.records import Contents, Raw, contents_of
 
 SOURCE_KEYS_VARIABLE = "ZOHO_TOKEN_SOURCE_ENCRYPTION_KEYS"
@@ -47,7 +48,7 @@ def read_table(
         source.close()
     is_ours = OF_OURS in names
     return contents_of(
-        _raw(number, dict(zip(COLUMNS, row, strict=False)), cipher if is_ours else None)
+        _raw(number, dict(zip(COLUMNS, row, strict=False)), cipher, is_ours)
         for number, row in enumerate(rows, 1)
     )
 
@@ -60,13 +61,17 @@ def _rows(connection: Connection, table_name: str) -> tuple[dict[str, str], Sequ
     names = _names(connection, table_name)
     wanted = [names[name] for name in COLUMNS if name in names]
     order = [names[name] for name in ("created_at", "id") if name in names]
-    source = table(table_name, *map(column, {*wanted, *order}))
+    masked = {names[name] for name in SECRETS if name in names}
+    columns = {*wanted, *order}
+    source = table(table_name, *(column(n, Masked() if n in masked else None) for n in columns))
     statement = select(*(source.c[name] for name in wanted))
     return names, connection.execute(statement.order_by(*(source.c[n] for n in order))).all()
 
 
 def _names(connection: Connection, table_name: str) -> dict[str, str]:
     """What the table calls each column, by its name in lower case."""
+    if "://" in table_name:
+        raise token_store_error("the source's table is named by its name, not by a URL")
     where, inspector = shown(connection.engine.url), inspect(connection)
     if not inspector.has_table(table_name):
         raise token_store_error(f"there is no table {table_name} in {where}")
@@ -80,20 +85,22 @@ def _names(connection: Connection, table_name: str) -> dict[str, str]:
     return names
 
 
-def _raw(number: int, values: dict[str, Any], cipher: Cipher | None) -> Raw:
+def _raw(number: int, values: dict[str, Any], cipher: Cipher, is_ours: bool) -> Raw:
     where = f"row {number}" if values["id"] is None else f"the row with the id {values['id']!r}"
-    if cipher is None:
-        return Raw(where, values)
-    unreadable = [name for name in SECRETS if not _is_opened(values, name, cipher)]
+    unreadable = [name for name in SECRETS if not _is_opened(values, name, cipher, is_ours)]
     if unreadable:
         reason = f"no key in {SOURCE_KEYS_VARIABLE} opens its {' and '.join(unreadable)}"
         return Raw(where, {}, reason)
     return Raw(where, values)
 
 
-def _is_opened(values: dict[str, Any], name: str, cipher: Cipher) -> bool:
-    """Whether a secret can be read; it then stands in the clear."""
-    if not values[name]:
+def _is_opened(values: dict[str, Any], name: str, cipher: Cipher, is_ours: bool) -> bool:
+    """Whether a secret can be read; it then stands in the clear.
+
+    In a table that is not ours, as in a view or a copy of one, what is encrypted is read too.
+    """
+    value = values[name]
+    if not value or not (is_ours or (isinstance(value, str) and value.startswith(SEALED))):
         return True
     try:
         values[name] = cipher.opened(str(values["id"]), name, values[name])

@@ -21,13 +21,13 @@ from sqlalchemy.orm.exc import StaleDataError
 from zoho_token_orm.identity import UNIQUE
 from zoho_token_orm.mapping import COLUMNS, Fields
 from zoho_token_orm.statements import Seen, Statements
-from zoho_token_orm.transfer.merging import NAMES, Outcome
+from zoho_token_orm.transfer.merging import NAMES, Settled
 
 
 class Decision(NamedTuple):
     """What is to become of some rows of a source."""
 
-    outcomes: list[Outcome]
+    settled: list[Settled]
     """One for each row of the source."""
     changes: Mapping[str, Fields | None]
     """What the target is to have, by id; None for a row that goes."""
@@ -38,7 +38,7 @@ class Decision(NamedTuple):
 
     def __repr__(self) -> str:
         """How much it is; never a token or a secret."""
-        return f"Decision({len(self.outcomes)} rows, {len(self.changes)} changes)"
+        return f"Decision({len(self.settled)} rows, {len(self.changes)} changes)"
 
 
 class Target:
