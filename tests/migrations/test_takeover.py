@@ -77,6 +77,7 @@ def test_empty_strings_become_null_and_an_expiry_a_number(database, engine):
         sdk_row("3", "c@example.com:1", expiry_time="soon"),
         sdk_row("4", "d@example.com:1", expiry_time=None),
         sdk_row("5", "e@example.com:1", expiry_time="0"),
+        sdk_row("6", "f@example.com:1", expiry_time="", refresh_token=None),
     )
     assert schema.upgrade(database.url) == ""
     schema.check(database.url)
@@ -84,7 +85,8 @@ def test_empty_strings_become_null_and_an_expiry_a_number(database, engine):
     for id in ("1", "2"):
         assert {name for name, value in rows[id].items() if value} == {"id", "refresh_token"}
         assert {rows[id][name] for name in empty} == {None}
-    assert [rows[id]["expiry_time"] for id in "345"] == [0, None, 0]  # refreshed at its next use
+    assert [rows[id]["expiry_time"] for id in "345"] == [0, 0, 0]  # refreshed at its next use
+    assert rows["6"]["expiry_time"] is None
 
 
 def test_of_several_rows_of_one_user_the_newest_stays_and_the_others_are_kept(database, engine):
