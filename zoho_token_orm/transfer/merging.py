@@ -85,7 +85,7 @@ def _may_be_one(rows: Sequence[Fields]) -> bool:
 def contradiction(row: Fields, other: Fields) -> str | None:
     """Why a row must not go into another one, though they have something in common; else None."""
     if _differ(row, other, "user_name"):
-        return "its token is also that of another user's row, and there it is newer or was before"
+        return "its token is also that of another user, whose row is newer"
     if _differ(row, other, "client_id"):
         return "the same user has a newer row of another client"
     return None
