@@ -329,7 +329,7 @@ def test_random_rows_into_random_rows(store_with, database, tmp_path, clients):
     is_fast = database.name == "sqlite-memory"
 
     @settings(
-        max_examples=EXAMPLES or (400 if is_fast else 20),
+        max_examples=EXAMPLES or (150 if is_fast else 20),
         derandomize=not EXAMPLES,
         deadline=None,
         database=None,
