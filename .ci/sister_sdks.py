@@ -38,7 +38,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from comparison import ALL, OURS, head, row  # noqa: E402
+from comparison import ALL, OURS, head, page_with, row  # noqa: E402
 
 from tests.databases import SERVERS  # noqa: E402
 from tests.sdk.differences import DIFFERENCES  # noqa: E402
@@ -236,15 +236,6 @@ def differences() -> str:
     )
 
 
-def page_with(text: str) -> str:
-    """The page with the tables between its two marks."""
-    page = PAGE.read_text(encoding="utf-8")
-    marks = re.compile(f"{re.escape(START)}.*{re.escape(END)}", re.DOTALL)
-    if not marks.search(page):
-        raise SystemExit(f"{PAGE.name} has no place for the tables: {START} and {END}")
-    return marks.sub(lambda _: f"{START}\n{text}\n{END}", page)
-
-
 def examine(version: int) -> Result:
     """All of one SDK, in a folder that goes afterwards."""
     with tempfile.TemporaryDirectory(prefix="zoho_token_orm-sisters-") as folder:
@@ -271,7 +262,7 @@ def main() -> int:
     results = {version: examine(version) for version in SISTERS}
     print(tables(results))
     wrong = [text for version, result in results.items() for text in complaints(version, result)]
-    page = page_with(tables(results))
+    page = page_with(PAGE, tables(results), START, END)
     if given.update and not wrong:
         PAGE.write_text(page, encoding="utf-8")
     if given.check and PAGE.read_text(encoding="utf-8") != page:

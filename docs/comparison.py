@@ -351,13 +351,13 @@ def row(label: str, cells: list[str]) -> str:
     return f"| {' | '.join([label, *cells])} |"
 
 
-def readme_with(table: str) -> str:
-    """README.md with the table between its two marks."""
-    text = README.read_text(encoding="utf-8")
-    marks = re.compile(f"{re.escape(START)}.*{re.escape(END)}", re.DOTALL)
-    if not marks.search(text):
-        raise SystemExit(f"README.md has no place for the table: {START} and {END}")
-    return marks.sub(lambda _: f"{START}\n{table}\n{END}", text)
+def page_with(page: Path, text: str, start: str = START, end: str = END) -> str:
+    """A page of the documents, with the text between its two marks."""
+    marks = re.compile(f"{re.escape(start)}.*{re.escape(end)}", re.DOTALL)
+    found = page.read_text(encoding="utf-8")
+    if not marks.search(found):
+        raise SystemExit(f"{page.name} has no place for it: {start} and {end}")
+    return marks.sub(lambda _: f"{start}\n{text}\n{end}", found)
 
 
 def available() -> dict[str, type[TokenStoreContract]]:
@@ -406,7 +406,7 @@ def main() -> int:
 
 def settle(results: dict[str, Kept], given: argparse.Namespace) -> int:
     """Writes the files, or finds out whether they are out of date."""
-    pages = {README: readme_with(summary(results)), DETAILS: details(results)}
+    pages = {README: page_with(README, summary(results)), DETAILS: details(results)}
     stale = [
         page
         for page, text in pages.items()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.util import CommandError
 
 from zoho_token_orm.duplicates import resolved
+from zoho_token_orm.foreign import expiry_of, text_of
 from zoho_token_orm.models import SEALED, Masked, TokenString
 
 COLUMNS = (
@@ -39,7 +38,6 @@ EXPIRED = "0"
 """What an expiry becomes that says no time: so the access token is refreshed."""
 PAGE = 2000
 _ENCODED = "UTF-8''"
-_EXPIRIES = range(2**63)
 
 Row = Mapping[str, Any]
 
@@ -93,7 +91,7 @@ class Plan:
         rows, stays = resolved([_fields(_checked(row)) for row in found])
         for place, stay in enumerate(stays):
             if place != stay:
-                raw = {name: _text(found[place][name]) for name in self._names}
+                raw = {name: text_of(found[place][name]) for name in self._names}
                 self.lost.append({**raw, "stays": rows[stay]["id"]})
                 self.changes.pop(rows[place]["id"], None)
                 self.changes[rows[stay]["id"]] = _texts(rows[stay])
@@ -151,7 +149,7 @@ def _checked(row: Row) -> dict[str, str | None]:
     Raises:
         CommandError: It has no id, or holds what the target cannot hold.
     """
-    id = _text(row["id"])
+    id = text_of(row["id"])
     if not id:
         raise CommandError(
             "a row has no id: give it one, or delete it, and try again; no row has been changed"
@@ -172,7 +170,7 @@ def _checked(row: Row) -> dict[str, str | None]:
 
 def _normal(name: str, value: Any, id: str) -> str | None:
     try:
-        text = _text(value)
+        text = text_of(value)
     except UnicodeError:
         text = None
     if text is None and value is not None:
@@ -183,28 +181,12 @@ def _normal(name: str, value: Any, id: str) -> str | None:
     return (TokenString.encoded(text) if is_secret and text else text) or None
 
 
-def _text(value: Any) -> str | None:
-    """What a value of any type is as text."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode()
-    return value if value is None or isinstance(value, str) else str(value)
-
-
 def _expiry(value: Any) -> str | None:
-    """A time as epoch milliseconds, whatever the type of the column."""
     try:
-        if isinstance(value, str) and "-" in value[1:]:
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-            value = int(aware.timestamp() * 1000)
-        text = (_text(value) or "").strip()
-        number = int(Decimal(text)) if text else None
-    except (ValueError, InvalidOperation, OverflowError):
+        number = expiry_of(value)
+    except ValueError:
         return EXPIRED
-    if number is None:
-        return None
-    return str(number) if number in _EXPIRIES else EXPIRED
+    return None if number is None else str(number)
 
 
 def _is_stored_as(old: Any, new: str | None) -> bool:

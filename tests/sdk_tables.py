@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,18 +10,6 @@ from sqlalchemy import Engine, text
 
 from zoho_token_orm.database import resolve_url
 
-COLUMNS = (
-    "id",
-    "user_name",
-    "client_id",
-    "client_secret",
-    "refresh_token",
-    "access_token",
-    "grant_token",
-    "expiry_time",
-    "redirect_url",
-    "api_domain",
-)
 DOCUMENTED = (
     "CREATE TABLE oauthtoken (id varchar(10) NOT NULL, user_name varchar(255), client_id "
     "varchar(255), client_secret varchar(255), refresh_token varchar(255), access_token "
@@ -28,6 +17,7 @@ DOCUMENTED = (
     "api_domain varchar(255), primary key (id))"
 )
 """What the SDK documents, for MySQL, and what the sample of a custom store makes in SQLite."""
+COLUMNS = tuple(re.findall(r"(\w+) varchar", DOCUMENTED))
 
 
 def sdk_row(id: Any, user: str | None, **more: Any) -> dict[str, Any]:

@@ -147,12 +147,30 @@ def test_a_secret_that_does_not_fit_encrypted_is_refused(store_with, tmp_path):
     assert "too long to be encrypted" in summary.refused[0].reason
 
 
-@pytest.mark.parametrize("expiry", ["", "abc", "9" * 30, "2023-11-14 22:13:20"])
+@pytest.mark.parametrize("expiry", ["", "abc", "9" * 30, "-1", "2023-14-14 22:13:20"])
 def test_an_expiry_that_cannot_be_read_counts_as_run_out_where_that_can_be_healed(
     store, tmp_path, expiry
 ):
     import_tokens(store, csv_file(tmp_path / "tokens.csv", row("alice", expiry_time=expiry)))
     assert [each["expiry_time"] for each in stored(store)] == ["0"]
+
+
+@pytest.mark.parametrize("expiry", [" 1700000000000", "1700000000000.0", "2023-11-14 22:13:20"])
+def test_a_time_is_read_however_it_is_written(store, tmp_path, expiry):
+    import_tokens(store, csv_file(tmp_path / "tokens.csv", row("alice", expiry_time=expiry)))
+    assert [each["expiry_time"] for each in stored(store)] == ["1700000000000"]
+
+
+def test_rows_that_become_one_after_a_change_do_so_at_once(store, tmp_path):
+    """In a second import otherwise."""
+    fill(
+        store,
+        {**row("1"), "user_name": "", "refresh_token": "", "grant_token": "", "access_token": "x"},
+        {**row("2"), "user_name": "alice", "access_token": "x"},
+    )
+    newer = row("3", user_name="alice", access_token="x", expiry_time="1800000000000")
+    assert counts(imported(store, tmp_path, newer)) == (0, 0, 1, 0, 0)
+    assert [each["id"] for each in stored(store)] == ["2"]
 
 
 def test_an_expiry_without_an_access_token_is_dropped(store, tmp_path):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.dialects import mysql
-from zoho_token_orm.migrations import sdk_table
+from zoho_token_orm.migrations import sdk_rows, sdk_table
 from zoho_token_orm.migrations.reshaping import Target
 
 revision = "zto_0001"
@@ -19,7 +19,6 @@ down_revision = "zto_sdk"
 branch_labels = None
 depends_on = None
 
-UNIQUE = ("user_name", "grant_token", "refresh_token")
 INDEXED = ("access_token", "created_at")
 
 
@@ -30,7 +29,8 @@ def upgrade() -> None:
         op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
     else:
         said = _taken_over(table, found)
-        context.config.print_stdout("%s", said) if said else None
+        if said:
+            context.config.print_stdout("%s", said)
     for column, name in _indexes(table).items():  # MySQL may have been interrupted before
         if not _has_index(table, name):
             op.create_index(name, table, [column])
@@ -104,7 +104,7 @@ def _types():
 
 
 def _unique(table: str) -> dict[str, str]:
-    return {column: f"uq_{table}_{column}" for column in UNIQUE}
+    return {column: f"uq_{table}_{column}" for column in sdk_rows.UNIQUE}
 
 
 def _indexes(table: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ NAMES = tuple(name for name in ORDER if name != "id")
 
 Not the id: stores number their rows, so that those of two databases have the same ids by chance.
 """
+MOST_STEPS = 10
+"""How often a row is settled, so that contradictions in the target end somewhere."""
 _ACCESS = "access"
 """The access token as far as it tells one authorization."""
 _TELLING = ("client_id", *UNIQUE)
@@ -134,7 +136,20 @@ class View:
                 self._set(row)
 
     def settle(self, fields: Fields) -> Settled:
-        """Decides what becomes of one row of the source, and of the rows of the target."""
+        """Decides what becomes of one row of the source, and of the rows of the target.
+
+        Until nothing changes any more: what has changed may have to go into one with another row.
+        """
+        settled = self._settle(fields)
+        outcome = settled.outcome
+        for _ in range(MOST_STEPS):
+            if settled.outcome in (Outcome.UNCHANGED, Outcome.REFUSED):
+                break
+            settled = self._settle(fields)
+            outcome = Outcome.MERGED if settled.outcome is Outcome.MERGED else outcome
+        return settled._replace(outcome=outcome)
+
+    def _settle(self, fields: Fields) -> Settled:
         concerned = self._concerned(fields)
         if not concerned:
             return self._add(fields)

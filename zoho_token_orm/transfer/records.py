@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.encryption import SECRETS
 from zoho_token_orm.errors import token_store_error
-from zoho_token_orm.mapping import COLUMNS, TOKENS, Fields, checked, checked_expiry
+from zoho_token_orm.foreign import expiry_of, text_of
+from zoho_token_orm.mapping import COLUMNS, TOKENS, Fields, checked
 from zoho_token_orm.models import SEALED
 
 
@@ -101,9 +103,9 @@ def _expiry(value: Any, fields: Fields) -> int | None:
     if not fields["access_token"]:
         return None
     try:
-        expiry = checked_expiry((_text("expiry_time", value) or "").strip())
+        expiry = expiry_of(value)
         return 0 if expiry is None and fields["refresh_token"] else expiry
-    except SDKException:
+    except ValueError:
         if fields["refresh_token"]:
             return 0
     raise token_store_error(
@@ -113,12 +115,11 @@ def _expiry(value: Any, fields: Fields) -> int | None:
 
 def _text(column: str, value: Any) -> str | None:
     """The value as text, whatever type the column of a table has."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        text = bytes(value).decode(errors="replace")
-        if "\ufffd" in text:
-            raise token_store_error(f"{column} is no UTF-8 text")
-        return text
-    whole, _, fraction = str(value).partition(".")  # SQLite may have made a number REAL
-    return whole if fraction.strip("0") == "" else str(value)
+    try:
+        text = text_of(value)
+    except UnicodeError:  # it holds the value: so it must not be the context of another one
+        text = None
+    if text is None and value is not None:
+        raise token_store_error(f"{column} is no UTF-8 text")
+    is_whole = isinstance(value, (float, Decimal)) and value == int(value)
+    return str(int(value)) if is_whole else text  # SQLite may have made an id REAL
