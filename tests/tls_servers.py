@@ -123,12 +123,15 @@ class Home:
             os.chown(path, *self._ids())
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """Starts a program; what it says is in ``stderr``."""
+        """Starts a program; what it says is in ``stderr``.
+
+        Its temporary files are in the folder: MariaDB, starting, deletes those of other servers.
+        """
         as_user, options = self._as_user()
         return subprocess.Popen(
             [*as_user, *command],
             cwd=self.folder,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", "TMPDIR": self.path(".")},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
