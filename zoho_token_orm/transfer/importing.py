@@ -74,10 +74,11 @@ def import_tokens(
 
     Rows are of one authorization where they have the user, the grant, the refresh or the access
     token in common. Of those the newest expiry wins, and gets what it lacks of the others of the
-    same user and client. A row of the store keeps its id, and a new one gets that of the source
-    unless another row has it. The source is only read, and is held in memory. The workers of both
-    may go on, but what those of the source save later is not seen. Interrupted, what is done stays
-    done.
+    same user and client; of two clients of one user the older is refused, and so is a row whose
+    refresh or grant token is another user's. A row of the store keeps its id, and a new one gets
+    that of the source unless another row has it. The source is only read, and is held in memory.
+    The workers of both may go on, but what those of the source save later is not seen.
+    Interrupted, what is done stays done.
 
     Args:
         store: Where to.
@@ -94,8 +95,7 @@ def import_tokens(
 
     Raises:
         ValueError: An argument cannot be used.
-        SDKException: The source is not what it seems, a database did not answer, or no key opens a
-            secret of a row of the store that is concerned.
+        SDKException: The source is not what it seems, or a database did not answer.
     """
     contents = _contents(store, source, table_name, source_keys)
     return _Import(store, dry_run)(contents, on_progress or (lambda done, total: None))
