@@ -602,6 +602,24 @@ def test_a_chunk_takes_a_handful_of_statements_whatever_its_size(store, tmp_path
     assert [word for word in seen if word not in ("BEGIN", "COMMIT")] == [*look_ups, *writes]
 
 
+def test_no_plan_for_the_first_chunks_stays_while_the_table_grows(
+    store, database, tmp_path, monkeypatch
+):
+    """PostgreSQL would read a whole table for each chunk, if it was empty when it was planned."""
+    if database.name != "postgresql":
+        pytest.skip("psycopg alone prepares what is executed often, and its plan stays")
+    monkeypatch.setattr(importing, "CHUNK", 2)
+    path = csv_file(tmp_path / "rows.csv", *(row(f"{number}") for number in range(40)))
+    import_tokens(store, path)
+    with store.engine.connect() as connection:
+        prepared = connection.exec_driver_sql("SELECT statement FROM pg_prepared_statements")
+        kept = prepared.scalars().all()
+        threshold = connection.connection.driver_connection.prepare_threshold
+    assert any(statement.startswith("INSERT") for statement in kept)  # it does prepare
+    assert not [each for each in kept if "FROM oauthtoken" in each and " IN (" in each]
+    assert threshold is not None
+
+
 def test_progress_is_told_in_chunks(store, tmp_path):
     rows = [row(f"{number}") for number in range(CHUNK + 1)]
     told = []

@@ -1,6 +1,7 @@
 """From a URL to work done on a database: all that differs between databases is in here."""
 
 from zoho_token_orm.database.names import checked_table_name, upgrade_command, version_table
+from zoho_token_orm.database.plans import fresh_plans
 from zoho_token_orm.database.retries import Trouble, trouble
 from zoho_token_orm.database.running import Database
 from zoho_token_orm.database.transactions import migration_lock, transaction
@@ -18,6 +19,7 @@ __all__ = [
     "Database",
     "Trouble",
     "checked_table_name",
+    "fresh_plans",
     "is_memory",
     "is_same_database",
     "migration_lock",

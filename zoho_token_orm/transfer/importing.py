@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
-from zoho_token_orm.database import Trouble, transaction, trouble
+from zoho_token_orm.database import Trouble, fresh_plans, transaction, trouble
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
@@ -250,8 +250,10 @@ class _Import:
         """What is to become of the rows, and of those of the target that are concerned."""
         fields = [row.fields for row in rows]
         ids = [each["id"] for each in fields if each["id"]]
-        seen = self._target.rows(connection, fields)
-        view.load([row.fields for row in seen.values()], self._target.ids(connection, ids))
+        with fresh_plans(connection):  # the table grows from one chunk to the next
+            seen = self._target.rows(connection, fields)
+            taken = self._target.ids(connection, ids)
+        view.load([row.fields for row in seen.values()], taken)
         settled = [view.settle(each) for each in fields]
         created_at = {
             each.id: row.created_at

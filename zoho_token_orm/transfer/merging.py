@@ -140,6 +140,8 @@ class View:
 
         Until nothing changes any more: what has changed may have to go into one with another row.
         """
+        if not self._concerned(fields):
+            return self._add(fields)
         settled = self._settle(fields)
         outcome = settled.outcome
         for _ in range(MOST_STEPS):
@@ -151,8 +153,6 @@ class View:
 
     def _settle(self, fields: Fields) -> Settled:
         concerned = self._concerned(fields)
-        if not concerned:
-            return self._add(fields)
         if any(_differ(row, fields, "user_name") for row in self._holding(fields)):
             reason = "its refresh or grant token is that of another user's row"
             return Settled(Outcome.REFUSED, fields["id"] or "", reason)
