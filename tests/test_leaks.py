@@ -9,6 +9,7 @@ import base64
 import io
 import logging
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -676,9 +677,14 @@ def test_nothing_is_shown_of_a_source_that_is_imported_or_refused(store, watch, 
     for name in ("alice", "bob"):
         source.save_token(planted(name))
     assert not watch.attempt(lambda: import_tokens(store, path))
+    good = path.read_text()
+    newer = re.sub(r",(1[0-9]{12}),", r",9\1,", good)
+    assert newer != good
+    path.write_text(newer)
+    assert not watch.attempt(lambda: import_tokens(store, path))
+    path.write_text(good)
     assert not watch.attempt(lambda: export_tokens(store, tmp_path / "back.csv"))
     assert watch.attempt(lambda: export_tokens(store, tmp_path / "back.csv"))
-    good = path.read_text()
     line = good.splitlines()[1]
     for bad in (
         f"{line},{PASSWORD}",

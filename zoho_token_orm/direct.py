@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Select, UpdateBase
+from sqlalchemy import Connection, CursorResult, Dialect, Select, TextClause, UpdateBase
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
@@ -51,7 +51,7 @@ class DirectStatement(abc.ABC, Generic[Result]):
         statement: What is run; each parameter has the type of a column, or is a string.
     """
 
-    def __init__(self, statement: Select[Any] | UpdateBase) -> None:
+    def __init__(self, statement: Select[Any] | TextClause | UpdateBase) -> None:
         self._statement = statement
         self._compiled: dict[Dialect, _Compiled] = {}
 
@@ -153,7 +153,7 @@ def _needs_sqlalchemy(connection: Connection) -> bool:
 class _Compiled:
     """A statement as a driver takes it, and its parameters likewise."""
 
-    def __init__(self, statement: Select[Any] | UpdateBase, dialect: Dialect) -> None:
+    def __init__(self, statement: Select[Any] | TextClause | UpdateBase, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         self.sql = str(compiled)
         self._is_positional = compiled.positional

@@ -1,5 +1,6 @@
 """From a URL to work done on a database: all that differs between databases is in here."""
 
+from zoho_token_orm.database.bulk import SeenRows
 from zoho_token_orm.database.names import checked_table_name, upgrade_command, version_table
 from zoho_token_orm.database.plans import fresh_plans
 from zoho_token_orm.database.retries import Trouble, trouble
@@ -17,6 +18,7 @@ from zoho_token_orm.database.urls import (
 __all__ = [
     "URL_VARIABLE",
     "Database",
+    "SeenRows",
     "Trouble",
     "checked_table_name",
     "fresh_plans",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,7 @@ def fresh_plans(connection: Connection) -> Iterator[None]:
     psycopg prepares what is executed again and again, and PostgreSQL then keeps its plan: for a
     long list of values one that reads the whole table, if that was empty or small at the time.
     """
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
     threshold = getattr(driver, "prepare_threshold", None)
     if threshold is None:
         yield

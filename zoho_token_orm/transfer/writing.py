@@ -6,18 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    Table,
-    UpdateBase,
-    bindparam,
-    delete,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Table, bindparam, insert, select
 from sqlalchemy.orm.exc import StaleDataError
 
+from zoho_token_orm.database import SeenRows
 from zoho_token_orm.identity import UNIQUE
 from zoho_token_orm.mapping import COLUMNS, Fields
 from zoho_token_orm.statements import Seen, Statements
@@ -52,14 +44,7 @@ class Target:
     def __init__(self, table: Table, statements: Statements) -> None:
         self._statements = statements
         self._insert = insert(table)
-        seen = {name: bindparam(f"seen_{name}", type_=table.c[name].type) for name in COLUMNS}
-        as_seen = [table.c[name].is_not_distinct_from(seen[name]) for name in COLUMNS[1:]]
-        is_row = table.c.id == seen["id"]
-        new: dict[str, Any] = {
-            name: bindparam(f"new_{name}") for name in (*COLUMNS[1:], "updated_at")
-        }
-        self._update = update(table).where(is_row, *as_seen).values(new)
-        self._delete = delete(table).where(is_row, *as_seen)
+        self._seen_rows = SeenRows(table, COLUMNS, ["updated_at"])
         self._ids = select(table.c.id).where(table.c.id.in_(bindparam("ids", expanding=True)))
 
     def rows(self, connection: Connection, fields: Sequence[Fields]) -> dict[str, Seen]:
@@ -92,12 +77,19 @@ class Target:
         """
         changes, seen, now = decision.changes, decision.seen, datetime.now(timezone.utc)
         going = [_as_seen(seen[id]) for id, row in changes.items() if row is None and id in seen]
-        staying = {id: self._statements.stored(row) for id, row in changes.items() if row}
-        _change(connection, self._delete, going)
-        updates = [{**_as_seen(seen[id]), **_new(staying[id], now)} for id in staying if id in seen]
-        _change(connection, self._update, updates)
+        staying = {
+            id: {**self._statements.stored(row), "updated_at": now}
+            for id, row in changes.items()
+            if row
+        }
+        changed = {id: row for id, row in staying.items() if id in seen}
+        before = [_as_seen(seen[id]) for id in changed]
+        if self._seen_rows.delete(connection, going) != len(going) or self._seen_rows.update(
+            connection, before, list(changed.values())
+        ) != len(changed):
+            raise StaleDataError("a row was changed while it was being decided upon")
         inserts = [
-            {**row, "created_at": decision.created_at[id], "updated_at": now}
+            {**row, "created_at": decision.created_at[id]}
             for id, row in staying.items()
             if id not in seen
         ]
@@ -106,20 +98,4 @@ class Target:
 
 
 def _as_seen(row: Seen) -> dict[str, Any]:
-    return {f"seen_{name}": value for name, value in zip(COLUMNS, row.stored, strict=True)}
-
-
-def _new(row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    return {**{f"new_{name}": row[name] for name in COLUMNS[1:]}, "new_updated_at": now}
-
-
-def _change(connection: Connection, statement: UpdateBase, rows: Sequence[dict[str, Any]]) -> None:
-    """Changes rows that are there, each only if it still is as it was seen."""
-    if not rows:
-        return
-    if connection.dialect.supports_sane_multi_rowcount:
-        count = connection.execute(statement, rows).rowcount
-    else:
-        count = sum(connection.execute(statement, row).rowcount for row in rows)
-    if count != len(rows):
-        raise StaleDataError("a row was changed while it was being decided upon")
+    return dict(zip(COLUMNS, row.stored, strict=True))
