@@ -8,8 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from zoho_token_orm.database import padded_columns, run_each
 from zoho_token_orm.duplicates import resolved
-from zoho_token_orm.foreign import expiry_of, text_of
+from zoho_token_orm.foreign import expiry_of, text_of, unpadded
 from zoho_token_orm.models import SEALED, Masked, TokenString
 
 COLUMNS = (
@@ -37,6 +38,8 @@ LONGEST = {
 EXPIRED = "0"
 """What an expiry becomes that says no time: so the access token is refreshed."""
 PAGE = 2000
+ENGINE = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
+"""What tables are made with; SQLAlchemy asks MariaDB's URL for options of its own name."""
 _ENCODED = "UTF-8''"
 
 Row = Mapping[str, Any]
@@ -68,6 +71,7 @@ class Plan:
         self._connection = connection
         self._table = sa.table(table, *columns(names))
         self._names = names
+        self._padded = padded_columns(connection, table)
         self.changes: dict[str, Row] = {}
         self.lost: list[dict[str, Any]] = []
         self._resolve(self._read())
@@ -100,7 +104,7 @@ class Plan:
         statement = sa.select(self._table).order_by(self._table.c.id).limit(PAGE)
         page, after = statement, None
         while rows := self._connection.execute(page).mappings().all():
-            yield from rows
+            yield from (unpadded(row, self._padded) for row in rows)
             after = rows[-1]["id"]
             page = statement.where(self._table.c.id > after)
 
@@ -114,13 +118,21 @@ class Plan:
         delete = sa.delete(self._table).where(self._table.c.id == sa.bindparam("row_id"))
         for part in parts(self.lost):
             self._connection.execute(sa.insert(aside), part)
-            self._connection.execute(delete, [{"row_id": row["id"]} for row in part])
+            self._change(delete, [{"row_id": row["id"]} for row in part])
         for part in parts(self.changes.values()):
-            self._connection.execute(update(self._table, self._names), list(map(changed, part)))
+            self._change(update(self._table, self._names), list(map(changed, part)))
+
+    def _change(self, statement: sa.Delete | sa.Update, rows: Sequence[Row]) -> None:
+        if run_each(self._connection, statement, rows) != len(rows):
+            raise CommandError(
+                f"some rows of {self._table.name} cannot be met by the id that was read: make the "
+                "column id text; no row has been changed"
+            )
 
     def _forget_empty(self) -> None:
         texts = [self._table.c[name] for name in self._names[1:]]
-        values = {text.name: sa.func.nullif(text, "") for text in texts}
+        # Not NULLIF: to a collation that pads, blanks are empty.
+        values = {text.name: sa.case((sa.func.length(text) > 0, text)) for text in texts}
         is_empty = sa.or_(*(sa.func.length(text) == 0 for text in texts))
         self._connection.execute(sa.update(self._table).where(is_empty).values(values))
 
@@ -149,10 +161,14 @@ def _checked(row: Row) -> dict[str, str | None]:
     Raises:
         CommandError: It has no id, or holds what the target cannot hold.
     """
-    id = text_of(row["id"])
+    try:
+        id = text_of(row["id"])
+    except UnicodeError:
+        id = None
     if not id:
         raise CommandError(
-            "a row has no id: give it one, or delete it, and try again; no row has been changed"
+            "a row has no id, or one that is no UTF-8 text: give it one, or delete it, and try "
+            "again; no row has been changed"
         )
     new: dict[str, str | None] = {**dict.fromkeys(COLUMNS), "id": id}
     for name in row:

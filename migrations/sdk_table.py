@@ -20,7 +20,7 @@ from zoho_token_orm.migrations import sdk_rows
 from zoho_token_orm.migrations.reshaping import Target, is_mysql, loosen, quoted, reshape
 from zoho_token_orm.migrations.sdk_rows import COLUMNS, LONGEST, SECRETS, Plan
 
-from zoho_token_orm.database import bounds
+from zoho_token_orm.database import any_text, bounds
 from zoho_token_orm.models import Masked
 
 ADDED = ("created_at", "updated_at", "lease_owner", "lease_until")
@@ -78,6 +78,8 @@ def _refuse_entangled(connection: sa.Connection, table: str) -> None:
     for (_, owner), keys in inspector.get_multi_foreign_keys().items():
         if any(table in (owner, key["referred_table"]) for key in keys):
             problem = f"there is a foreign key between {owner} and it: drop that key first"
+    if inspector.get_check_constraints(table):
+        problem = "it has CHECK constraints, which may not fit what is stored: drop them first"
     if connection.dialect.name == "sqlite" and _has_triggers(connection, table):
         problem = "it has triggers: drop them first, and make them again afterwards"
     aside = duplicates_table(table)
@@ -128,8 +130,9 @@ def duplicates_table(table: str) -> sa.Table:
         *(sa.Column(name, Masked if name in SECRETS else sa.Text) for name in COLUMNS),
         sa.Column("stays", sa.Text),  # the id of the row that has won
         sa.Column("since", sa.DateTime, server_default=sa.func.now()),
-        mysql_engine="InnoDB",
+        **sdk_rows.ENGINE,
         mysql_charset="utf8mb4",
+        mariadb_charset="utf8mb4",
     )
 
 
@@ -150,7 +153,7 @@ def take_over(target: Target) -> str:
     aside = duplicates_table(target.name)
     aside.create(connection, checkfirst=True)  # now: MySQL makes no table while others are locked
     try:
-        with _alone(connection, target.name, aside.name):
+        with _alone(connection, target.name, aside.name), any_text(connection):
             plan = Plan(connection, target.name, _names(connection, target.name))
             loosen(connection, target.name)
             plan.carry_out(aside)

@@ -79,6 +79,13 @@ def test_what_the_row_that_stays_gets_is_unique_from_then_on():
     )
 
 
+def test_what_is_put_together_of_two_rows_is_no_token_that_never_ends():
+    rows = [row(user_name="a", access_token="x"), row(user_name="a", refresh_token="r")]
+    (filled, _), stays = resolved(rows)
+    assert stays == [0, 0]
+    assert filled == row(user_name="a", access_token="x", refresh_token="r", expiry_time=0)
+
+
 def test_other_columns_may_be_unique():
     rows = [row(access_token="a", expiry_time=1), row(access_token="a", expiry_time=2)]
     assert resolved(rows).stays == [0, 1]
@@ -109,7 +116,11 @@ def test_whatever_the_rows_are_those_that_stay_are_unique_and_nothing_is_made_up
         winner = filled[stays[place]]
         assert (rows[place]["expiry_time"] or 0) <= (rows[stays[place]]["expiry_time"] or 0)
         group = [rows[other] for other, stay in enumerate(stays) if stay == stays[place]]
-        assert all(value in [each[name] for each in group] for name, value in winner.items())
+        for name, value in winner.items():
+            made_up = 0 if name == "expiry_time" and winner["refresh_token"] else value
+            assert value in [each[name] for each in group] or value == made_up == 0
+        if winner["access_token"] and winner["refresh_token"] and winner != rows[stays[place]]:
+            assert winner["expiry_time"] is not None
 
 
 @given(rows_of_any_kind)
@@ -117,12 +128,12 @@ def test_a_user_who_stays_keeps_a_refresh_token_if_any_row_that_goes_into_theirs
     filled, stays = resolved(rows)
     taken = {filled[place]["refresh_token"] for place in set(stays)}
     for place, stay in enumerate(stays):
-        lost, winner = rows[place], rows[stay]
+        lost, winner = rows[place], filled[stay]
         are_one = all(
             not lost[name] or not winner[name] or lost[name] == winner[name]
             for name in ("user_name", "client_id")
         )
-        if lost["refresh_token"] and are_one and not filled[stay]["refresh_token"]:
+        if lost["refresh_token"] and are_one and not winner["refresh_token"]:
             assert lost["refresh_token"] in taken  # it is another row's
 
 

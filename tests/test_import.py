@@ -23,7 +23,13 @@ from zoho_token_orm.database.bulk import TOGETHER
 from zoho_token_orm.encryption import KEYS_VARIABLE, SECRETS, Cipher
 from zoho_token_orm.mapping import COLUMNS
 from zoho_token_orm.models import stored_table
-from zoho_token_orm.transfer import SOURCE_KEYS_VARIABLE, ImportSummary, import_tokens, importing
+from zoho_token_orm.transfer import (
+    SOURCE_KEYS_VARIABLE,
+    ImportSummary,
+    import_tokens,
+    importing,
+    merging,
+)
 from zoho_token_orm.transfer.files import HEADER
 from zoho_token_orm.transfer.importing import CHUNK
 
@@ -148,7 +154,9 @@ def test_a_secret_that_does_not_fit_encrypted_is_refused(store_with, tmp_path):
     assert "too long to be encrypted" in summary.refused[0].reason
 
 
-@pytest.mark.parametrize("expiry", ["", "abc", "9" * 30, "-1", "2023-14-14 22:13:20"])
+@pytest.mark.parametrize(
+    "expiry", ["", "abc", "9" * 30, "-1", "2023-14-14 22:13:20", "1e9999999", "Infinity", "NaN"]
+)
 def test_an_expiry_that_cannot_be_read_counts_as_run_out_where_that_can_be_healed(
     store, tmp_path, expiry
 ):
@@ -454,7 +462,9 @@ def test_an_older_row_of_the_source_only_fills_what_is_missing(store, tmp_path):
 def test_an_older_row_of_the_same_user_at_another_client_changes_nothing(store, tmp_path):
     fill(store, row("old", refresh_token=""))
     other = row("new", user_name="old@example.com:7001", client_id="2", expiry_time="1")
-    assert counts(imported(store, tmp_path, other)) == (0, 0, 0, 1, 0)
+    summary = imported(store, tmp_path, other)
+    assert counts(summary) == (0, 0, 0, 0, 1)
+    assert summary.refused[0].reason == "the same user has a newer row of another client"
     assert stored(store) == [{**row("old"), "refresh_token": None}]
 
 
@@ -600,7 +610,7 @@ def test_a_chunk_takes_a_handful_of_statements_whatever_its_size(
     with statements(store.engine) as seen:
         summary = import_tokens(store, path)
     assert counts(summary)[:2] == ((0, CHUNK) if is_newer else (CHUNK - 1, 1))
-    look_ups = ["SELECT"] * (3 if is_newer else 5)
+    look_ups = ["SELECT"] * (1 + (3 if is_newer else 5))  # the first: whether keys are missing
     is_joined = database.name in ("mysql", "mariadb") and is_newer
     writes = ["UPDATE"] * (CHUNK // TOGETHER if is_joined else 1)
     writes += [] if is_newer else ["INSERT"]
@@ -753,6 +763,115 @@ def test_a_row_of_the_target_that_no_key_opens_refuses_those_that_concern_it(tmp
         summary = imported(target, tmp_path, *(row(f"user{n}") for n in range(600)), alice)
         assert counts(summary) == (600, 0, 0, 0, 1)
         assert "encrypted with the key" in summary.refused[0].reason
+
+
+def test_without_the_key_of_an_encrypted_target_nothing_is_imported(store_with, tmp_path):
+    store_with(OLD).save_token(granted("alice"))
+    keyless = store_with()
+    before = raw_rows(keyless)
+    for options in ({}, {"dry_run": True}):
+        with pytest.raises(SDKException, match="no key is given: set ZOHO_TOKEN_ENCRYPTION_KEYS"):
+            import_tokens(
+                keyless, csv_file(tmp_path / "new.csv", row("bob", user_name="")), **options
+            )
+    assert raw_rows(keyless) == before
+
+
+def test_a_row_that_has_tokens_of_two_users_brings_neither_into_the_other(store, tmp_path):
+    ann = row("ann", grant_token="1000.g", expiry_time="1600000000000")
+    bob = row("bob", grant_token="", expiry_time="1800000000000")
+    fill(store, ann, bob)
+    before = stored(store)
+    mixed = row("1", user_name="", refresh_token=bob["refresh_token"], grant_token="1000.g")
+    summary = imported(store, tmp_path, mixed)
+    assert counts(summary) == (0, 0, 0, 0, 1)
+    assert summary.refused[0].reason == "its tokens are those of rows of two users"
+    older = {**mixed, "id": "2", "api_domain": "https://x.example.com", "expiry_time": "1"}
+    summary = imported(store, tmp_path, mixed, older)  # what has gone into it is refused with it
+    assert (counts(summary), summary.refused[0].reason) == (
+        (0, 0, 0, 0, 2),
+        summary.refused[1].reason,
+    )
+    assert stored(store) == before
+
+
+def test_two_rows_of_two_clients_and_no_user_are_not_called_one_users(store, tmp_path):
+    rows = [row("1", user_name=""), row("2", user_name="", client_id="2", expiry_time="1")]
+    rows[1]["refresh_token"] = rows[0]["refresh_token"]
+    summary = imported(store, tmp_path, *rows)
+    assert [each.reason for each in summary.refused] == [
+        "its token is also in a newer row of another client"
+    ]
+
+
+def test_a_row_that_another_row_of_the_source_makes_room_for_comes_in_at_once(store, tmp_path):
+    fill(store, row("bob", refresh_token="1000.r", expiry_time="1600000000000"))
+    eve = row("eve", refresh_token="1000.r", expiry_time="1800000000000")
+    bob = row("bob", refresh_token="1000.s", expiry_time="1700000000000")
+    path = csv_file(tmp_path / "rows.csv", eve, bob)
+    dry = import_tokens(store, path, dry_run=True)
+    assert counts(dry) == counts(import_tokens(store, path)) == (1, 1, 0, 0, 0)
+    assert {each["id"]: each["refresh_token"] for each in stored(store)} == {
+        "bob": "1000.s",
+        "eve": "1000.r",
+    }
+    assert counts(import_tokens(store, path)) == (0, 0, 0, 2, 0)
+
+
+def test_an_access_token_that_many_have_by_a_fault_costs_each_of_them_little(
+    store, tmp_path, monkeypatch
+):
+    compared = []
+    resolved = merging.resolved
+    monkeypatch.setattr(
+        merging, "resolved", lambda rows, *more: compared.append(len(rows)) or resolved(rows, *more)
+    )
+    rows = [row(f"{number}", access_token="1000.same") for number in range(200)]
+    path = csv_file(tmp_path / "rows.csv", *rows)
+    assert counts(import_tokens(store, path)) == (200, 0, 0, 0, 0)
+    assert counts(import_tokens(store, path)) == (0, 0, 0, 200, 0)
+    assert sum(compared) < 200 * 30
+    assert len(stored(store)) == 200
+
+
+@pytest.mark.parametrize("column", ["id", "redirect_url", "expiry_time", "access_token"])
+def test_numbers_that_are_none_stop_no_import(store, tmp_path, column):
+    path = tmp_path / "old.db"
+    columns = ", ".join(name + (" REAL" if name == column else " TEXT") for name in COLUMNS)
+    foreign_table(f"sqlite:///{path}", "oauthtoken", columns, row("alice"), row("bob"))
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE oauthtoken SET {column} = 9e999 WHERE user_name LIKE 'alice%'")
+    connection.close()
+    assert counts(import_tokens(store, f"sqlite:///{path}")) == (2, 0, 0, 0, 0)
+    (alice, _) = stored(store)
+    assert alice[column] == ("0" if column == "expiry_time" else "inf")
+
+
+def test_text_that_is_no_utf_8_refuses_its_row_alone(store, tmp_path):
+    path = tmp_path / "old.db"
+    columns = ", ".join(f"{name} TEXT" for name in COLUMNS)
+    rows = [row("alice"), row("bob"), row("carol"), row("dave")]
+    foreign_table(f"sqlite:///{path}", "oauthtoken", columns, *rows)
+    with sqlite3.connect(path) as connection:
+        for name, column in (("alice", "user_name"), ("bob", "access_token"), ("carol", "id")):
+            statement = f"UPDATE oauthtoken SET {column} = CAST(x'61ff' AS TEXT) WHERE id = ?"
+            connection.execute(statement, (name,))
+    connection.close()
+    summary = import_tokens(store, f"sqlite:///{path}")
+    assert counts(summary) == (1, 0, 0, 0, 3)
+    assert {each.reason for each in summary.refused} == {
+        f"{column} is no UTF-8 text" for column in ("user_name", "access_token", "id")
+    }
+    assert [each["id"] for each in stored(store)] == ["dave"]
+
+
+def test_blanks_that_postgresql_fills_a_column_up_with_are_no_part_of_a_token(store, tmp_path):
+    with fresh_database("postgresql", tmp_path) as database:
+        columns = ", ".join(f"{name} char(100)" for name in COLUMNS)
+        foreign_table(database.url, "oauthtoken", columns, row("alice"))
+        assert counts(import_tokens(store, database.url)) == (1, 0, 0, 0, 0)
+    plain = tmp_path / "plain.csv"
+    assert counts(import_tokens(store, csv_file(plain, row("alice")))) == (0, 0, 0, 1, 0)
 
 
 def test_a_mistyped_url_is_not_repeated(tmp_path):

@@ -60,4 +60,6 @@ def _fill(
     row.update({name: other[name] for name in free if name != "expiry_time"})
     if "access_token" in free:
         row["expiry_time"] = other["expiry_time"]
+    if free and row["access_token"] and row["refresh_token"] and row["expiry_time"] is None:
+        row["expiry_time"] = 0  # to the SDK it would be valid for ever
     return [(name, other[name]) for name in free if name in unique]

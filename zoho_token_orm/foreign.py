@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _BIGINT = range(2**63)
+_MOST_DIGITS = 18
+"""How many digits follow the first one, at most."""
 
 
 def text_of(value: Any) -> str | None:
@@ -19,6 +22,13 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode()
     return value if value is None or isinstance(value, str) else str(value)
+
+
+def unpadded(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """The row, its text in these columns without the blanks at its end."""
+    values = {name: row[name] for name in columns}
+    texts = {name: value.rstrip(" ") for name, value in values.items() if isinstance(value, str)}
+    return {**row, **texts}
 
 
 def expiry_of(value: Any) -> int | None:
@@ -36,10 +46,12 @@ def expiry_of(value: Any) -> int | None:
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         value = int(aware.timestamp() * 1000)
     text = (text_of(value) or "").strip()
+    if not text:
+        return None
     try:
-        number = int(Decimal(text)) if text else None
-    except (InvalidOperation, OverflowError) as error:
+        number = Decimal(text)
+    except InvalidOperation as error:
         raise ValueError("no number") from error
-    if number is not None and number not in _BIGINT:
-        raise ValueError("out of range")
-    return number
+    if not number.is_finite() or number.adjusted() > _MOST_DIGITS or int(number) not in _BIGINT:
+        raise ValueError("out of range")  # told before int(): 1e9999999 would take it minutes
+    return int(number)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     insert,
     literal_column,
@@ -137,6 +138,11 @@ class Statements:
             SDKException: A secret does not fit its column encrypted.
         """
         return {column: self._stored(column, value) for column, value in fields.items()}
+
+    def is_any_encrypted(self, connection: Connection) -> bool:
+        """Whether the table holds a secret that is encrypted, under whatever key."""
+        is_sealed = or_(*(starts_with(self._table.c[name], SEALED) for name in SECRETS))
+        return bool(connection.execute(select(exists().where(is_sealed))).scalar_one())
 
     def check(self, fields: Fields) -> None:
         """Makes sure that every secret fits its column, also where it is encrypted.

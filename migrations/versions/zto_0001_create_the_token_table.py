@@ -26,7 +26,7 @@ def upgrade() -> None:
     table = _table_name()
     found = sdk_table.found_columns(table)
     if not found:
-        op.create_table(table, *_columns(), *_constraints(table), mysql_engine="InnoDB")
+        op.create_table(table, *_columns(), *_constraints(table), **sdk_rows.ENGINE)
     else:
         said = _taken_over(table, found)
         if said:

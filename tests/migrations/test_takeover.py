@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -266,6 +267,81 @@ def test_the_newest_is_told_whatever_the_type_of_the_expiry(database, engine, ki
     row = rows_in(engine)["1"]
     assert row["access_token"] == "new"
     assert row["expiry_time"] in (1800000000000, 2**63 - 1)
+
+
+def test_text_that_somebody_has_cut_is_refused_and_left_as_it_is(tmp_path):
+    with fresh_database("sqlite-file", tmp_path) as database:
+        engine = create_engine(database.url)
+        fill(engine, sdk_row("1", "a@example.com:1"))
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE oauthtoken SET access_token = CAST(x'61ff' AS TEXT)"))
+        with pytest.raises(SDKException, match=r"access_token of the row .*'1' is no UTF-8 text"):
+            schema.upgrade(database.url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE oauthtoken SET access_token = 'a', id = x'61ff'"))
+        with pytest.raises(SDKException, match="a row has no id, or one that is no UTF-8"):
+            schema.upgrade(database.url)
+        engine.dispose()
+
+
+def test_blanks_that_postgresql_fills_a_column_up_with_are_no_part_of_a_token(tmp_path):
+    with fresh_database("postgresql", tmp_path) as database:
+        engine = create_engine(resolve_url(database.url))
+        old = sdk_row("1", "a@example.com:1", expiry_time="1")
+        new = sdk_row("2", "a@example.com:1", expiry_time="2", client_secret=None)
+        fill(engine, old, new, create=re.sub(r"varchar\(\d+\)", "char(255)", DOCUMENTED))
+        assert "1 rows that have lost" in schema.upgrade(database.url)
+        assert rows_in(engine) == {"2": {**new, "client_secret": "the-secret", "expiry_time": 2}}
+        assert rows_in(engine, "oauthtoken_duplicates") == {"1": old}
+        engine.dispose()
+
+
+def test_an_id_that_is_read_otherwise_than_it_is_met_is_refused(tmp_path):
+    with fresh_database("postgresql", tmp_path) as database:
+        engine = create_engine(resolve_url(database.url))
+        row = sdk_row(b"1", "a@example.com:1", expiry_time="soon")
+        fill(engine, row, create=DOCUMENTED.replace("id varchar(10)", "id bytea", 1))
+        with pytest.raises(SDKException, match="make the column id text"):
+            schema.upgrade(database.url)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT id, expiry_time FROM oauthtoken")).all() == [
+                (b"1", "soon")
+            ]
+        engine.dispose()
+
+
+def test_a_table_with_conditions_is_refused_and_left_as_it_is(database, engine):
+    create = DOCUMENTED.replace("primary key", "CHECK (length(id) < 11), primary key")
+    fill(engine, row := sdk_row("1", "a@example.com:1"), create=create)
+    with pytest.raises(SDKException, match="it has CHECK constraints"):
+        schema.upgrade(database.url)
+    assert rows_in(engine) == {"1": row}
+
+
+def test_blanks_are_not_empty(database, engine):
+    row = sdk_row("1", " ", grant_token="")
+    fill(engine, row)
+    schema.upgrade(database.url)
+    assert rows_in(engine)["1"]["user_name"] == " "
+
+
+@pytest.mark.parametrize("sql_mode", ["", "STRICT_ALL_TABLES"])
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+def test_rows_that_have_lost_are_kept_whatever_the_database_makes_tables_of(
+    tmp_path, name, sql_mode
+):
+    with fresh_database(name, tmp_path) as database:
+        command = f"SET sql_mode = '{sql_mode}', default_storage_engine = MyISAM"
+        url = resolve_url(database.url).set(query={"init_command": command})
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(text("ALTER DATABASE CHARACTER SET latin1"))
+        rows = [sdk_row(str(n), "Łukasz@example.com:1", expiry_time=str(n)) for n in (1, 2)]
+        fill(engine, *rows, create=f"{DOCUMENTED} CHARACTER SET utf8mb4")
+        assert "1 rows that have lost" in schema.upgrade(url)
+        schema.upgrade(url, table_name="another")
+        assert rows_in(engine, "oauthtoken_duplicates") == {"1": rows[0]}
+        engine.dispose()
 
 
 def test_a_row_without_an_id_is_refused(tmp_path):

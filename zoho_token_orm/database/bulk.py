@@ -52,7 +52,7 @@ class SeenRows:
             for before, after in zip(seen, new, strict=True)
         ]
         if not _is_mysql(connection):
-            return _run(connection, self._update, rows)
+            return run_each(connection, self._update, rows)
         count = 0
         for start in range(0, len(rows), TOGETHER):
             some = rows[start : start + TOGETHER]
@@ -67,7 +67,7 @@ class SeenRows:
             connection: A connection in autocommit, in a ``transaction``.
             seen: What was read, by column, of each row.
         """
-        return _run(connection, self._delete, [self._seen(row) for row in seen])
+        return run_each(connection, self._delete, [self._seen(row) for row in seen])
 
     def _seen(self, row: Values) -> dict[str, Any]:
         return {f"seen_{name}": row[name] for name in self._columns}
@@ -114,8 +114,14 @@ def _is_mysql(connection: Connection) -> bool:
     return connection.dialect.name in ("mysql", "mariadb") and not is_other
 
 
-def _run(connection: Connection, statement: UpdateBase, rows: Sequence[Values]) -> int:
-    """Runs a statement for each row; returns how many rows it has met."""
+def run_each(connection: Connection, statement: UpdateBase, rows: Sequence[Values]) -> int:
+    """Runs a statement for each row; returns how many rows it has met.
+
+    Args:
+        connection: Where.
+        statement: An UPDATE or a DELETE.
+        rows: The parameters.
+    """
     if not rows:
         return 0
     if connection.dialect.supports_sane_multi_rowcount:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
 from zoho_token_orm.database import Trouble, fresh_plans, transaction, trouble
+from zoho_token_orm.encryption import KEYS_VARIABLE
 from zoho_token_orm.errors import token_store_error
 from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
@@ -29,6 +31,9 @@ CHUNK = 500
 """How many rows are read, decided and written at a time: whoever saves one waits for that long."""
 MOST_TRIES = 3
 """How often a chunk is tried in whole where others write meanwhile, before it is halved."""
+
+MOST_PASSES = 10
+"""How often rows are settled again that others may have changed meanwhile."""
 
 Progress = Callable[[int, int], None]
 
@@ -119,8 +124,8 @@ class _Row(NamedTuple):
 
     where: str
     fields: Fields
-    created_at: datetime
-    """When it is to have been created, if it is new: in the order of the source."""
+    place: int
+    """Where it stands among the others in the source."""
 
     def __repr__(self) -> str:
         """Nothing of what it holds."""
@@ -143,6 +148,12 @@ class _Import:
         self._pretended = View()
         self._gone: set[str] = set()
         self._summary = ImportSummary()
+        self._settled_by_place: dict[int, Settled] = {}
+        self._merged: dict[int, list[str]] = defaultdict(list)
+        """By place, which rows of the source went into that one."""
+        self._is_changed = False
+        self._now = datetime.now(timezone.utc)
+        """When new rows are created, in the order of the source."""
 
     def __call__(self, contents: Contents, on_progress: Progress) -> ImportSummary:
         """Imports the rows.
@@ -151,13 +162,33 @@ class _Import:
             contents: What the source holds.
             on_progress: Is told how many rows are done, of how many.
         """
+        self._run("look for encrypted rows", self._require_keys)
         self._summary.refused.extend(contents.refusals)
         rows = self._rows(self._storable(contents.records))
+        self._settle_all(rows, on_progress)
+        for _ in range(MOST_PASSES):
+            doubtful = [row for row in rows if self._settled_by_place[row.place].is_doubtful]
+            if not doubtful or not self._settle_all(doubtful, lambda done, total: None):
+                break
+        for row in rows:
+            self._note(row, self._settled_by_place[row.place])
+        return self._summary
+
+    def _require_keys(self, connection: Connection) -> None:
+        if not self._statements.has_keys and self._statements.is_any_encrypted(connection):
+            raise token_store_error(
+                "the target holds encrypted rows, and no key is given: set "
+                f"{KEYS_VARIABLE}, or encryption_keys"
+            )
+
+    def _settle_all(self, rows: Sequence[_Row], on_progress: Progress) -> bool:
+        """Settles rows, some hundreds at a time; returns whether anything was changed."""
+        self._is_changed = False
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             self._settle(chunk)
             on_progress(start + len(chunk), len(rows))
-        return self._summary
+        return self._is_changed
 
     def _storable(self, records: Sequence[Record]) -> list[Record]:
         """Those that fit the target encrypted, too."""
@@ -172,16 +203,15 @@ class _Import:
 
     def _rows(self, records: Sequence[Record]) -> list[_Row]:
         """One row for each authorization, in the order in which they are settled."""
-        result, now = one_each([record.fields for record in records]), datetime.now(timezone.utc)
+        result = one_each([record.fields for record in records])
         rows = []
         for place, (record, stay) in enumerate(zip(records, result.stays, strict=True)):
             if place == stay:
-                created_at = now + timedelta(microseconds=place)
-                rows.append(_Row(record.where, result.rows[place], created_at))
+                rows.append(_Row(record.where, result.rows[place], place))
             elif reason := contradiction(record.fields, result.rows[stay]):
                 self._summary.refused.append(Refusal(record.where, reason))
             else:
-                self._summary.count(Outcome.MERGED)
+                self._merged[stay].append(record.where)
         return sorted(rows, key=lambda row: turn(row.fields))
 
     def _settle(self, rows: Sequence[_Row]) -> None:
@@ -198,14 +228,18 @@ class _Import:
             self._settle(rows[middle:])
             return
         for row, each in zip(rows, settled, strict=True):
-            self._note(row, each)
+            self._is_changed |= each.outcome not in (Outcome.UNCHANGED, Outcome.REFUSED)
+            earlier = self._settled_by_place.get(row.place)
+            self._settled_by_place[row.place] = each if earlier is None else earlier.then(each)
 
     def _note(self, row: _Row, settled: Settled) -> None:
-        id = row.fields["id"]
+        id, merged = row.fields["id"], self._merged[row.place]
         if settled.outcome is Outcome.REFUSED:
-            self._summary.refused.append(Refusal(row.where, settled.reason))
+            refused = (Refusal(where, settled.reason) for where in (row.where, *merged))
+            self._summary.refused.extend(refused)
             return
         self._summary.count(settled.outcome)
+        self._summary.count(Outcome.MERGED, len(merged))
         if settled.outcome is Outcome.NEW and id and id != settled.id:
             self._summary.renumbered.append((id, settled.id))
 
@@ -256,7 +290,7 @@ class _Import:
         view.load([row.fields for row in seen.values()], taken)
         settled = [view.settle(each) for each in fields]
         created_at = {
-            each.id: row.created_at
+            each.id: self._now + timedelta(microseconds=row.place)
             for each, row in zip(settled, rows, strict=True)
             if each.outcome is not Outcome.REFUSED
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from zoho_token_orm.duplicates import Resolved, resolved
@@ -23,6 +23,9 @@ _ACCESS = "access"
 """The access token as far as it tells one authorization."""
 _TELLING = ("client_id", *UNIQUE)
 """The columns in which two rows differ only if they are of different authorizations."""
+MOST_HOLDERS = 10
+"""Of how many rows with one access token each is compared; as many stay apart only where it tells
+nothing, so that of more those suffice that differ in nothing else that tells."""
 _ALL = "all"
 """What all rows have in common that are told to be one."""
 
@@ -64,7 +67,25 @@ def _resolved(rows: Sequence[Fields], unique: Sequence[str]) -> Resolved:
 
 def _access(row: Fields, is_doubtful: bool) -> str | None:
     token: str | None = row["access_token"]
-    return "\0".join([token, *(row[n] or "" for n in _TELLING)]) if token and is_doubtful else token
+    return _telling(row) if token and is_doubtful else token
+
+
+def _telling(row: Fields) -> str:
+    """The access token, with all in which rows of other authorizations differ."""
+    return "\0".join(row[name] or "" for name in ("access_token", *_TELLING))
+
+
+def _names(row: Fields) -> Iterator[tuple[str, str]]:
+    """What a row is looked up by."""
+    for name in NAMES:
+        if row[name]:
+            yield name, row[name]
+    if row["access_token"]:
+        yield _ACCESS, _telling(row)
+
+
+def _has_unique_in_common(row: Fields, other: Fields) -> bool:
+    return any(row[name] and row[name] == other[name] for name in UNIQUE)
 
 
 def turn(row: Fields) -> tuple[bool, int, int]:
@@ -89,8 +110,17 @@ def contradiction(row: Fields, other: Fields) -> str | None:
     if _differ(row, other, "user_name"):
         return "its token is also that of another user, whose row is newer"
     if _differ(row, other, "client_id"):
-        return "the same user has a newer row of another client"
+        is_known = row["user_name"] and row["user_name"] == other["user_name"]
+        who = "the same user has" if is_known else "its token is also in"
+        return f"{who} a newer row of another client"
     return None
+
+
+def _objection(row: Fields, concerned: Iterable[Fields], result: Fields) -> str | None:
+    """Why a row of the source must not bring rows of the target into that one; else None."""
+    if any(_differ(other, result, "user_name") for other in concerned):
+        return "its tokens are those of rows of two users"
+    return contradiction(row, result)
 
 
 def _differ(row: Fields, other: Fields, name: str) -> bool:
@@ -105,6 +135,14 @@ class Settled(NamedTuple):
     """The id of the row that it is in; its own where it was refused."""
     reason: str = ""
     """Why it was refused."""
+    is_doubtful: bool = False
+    """Whether it may be settled otherwise once others are."""
+
+    def then(self, later: Settled) -> Settled:
+        """What became of it, where it has been settled again."""
+        is_new = self.outcome is Outcome.NEW and later.outcome is Outcome.UPDATED
+        is_same = is_new or later.outcome in (Outcome.UNCHANGED, Outcome.REFUSED)
+        return self if is_same and self.outcome is not Outcome.REFUSED else later
 
 
 class View:
@@ -140,8 +178,10 @@ class View:
 
         Until nothing changes any more: what has changed may have to go into one with another row.
         """
-        if not self._concerned(fields):
+        concerned = self._concerned(fields)
+        if not concerned:
             return self._add(fields)
+        is_doubtful = len(concerned) > 1 or not _has_unique_in_common(fields, concerned[0])
         settled = self._settle(fields)
         outcome = settled.outcome
         for _ in range(MOST_STEPS):
@@ -149,7 +189,8 @@ class View:
                 break
             settled = self._settle(fields)
             outcome = Outcome.MERGED if settled.outcome is Outcome.MERGED else outcome
-        return settled._replace(outcome=outcome)
+        is_doubtful |= settled.outcome is Outcome.REFUSED
+        return settled._replace(outcome=outcome, is_doubtful=is_doubtful)
 
     def _settle(self, fields: Fields) -> Settled:
         concerned = self._concerned(fields)
@@ -162,6 +203,9 @@ class View:
         places = [place for place in range(len(concerned)) if result.stays[place] == home]
         if not places:
             return self._add(fields)
+        going_in = [concerned[place] for place in places]
+        if objection := _objection(fields, going_in, result.rows[home]):
+            return Settled(Outcome.REFUSED, fields["id"] or "", objection)
         first = home if home < len(concerned) else places[0]
         kept = concerned[first]["id"]
         going = [concerned[place]["id"] for place in places if place != first]
@@ -193,8 +237,15 @@ class View:
     def _concerned(self, fields: Fields) -> list[Fields]:
         """The rows that may be of the same authorization, those first that are named first."""
         values = [(name, fields[name]) for name in NAMES if fields[name]]
-        ids = [id for value in values for id in self._ids_by_name.get(value, ())]
+        ids = [id for value in values for id in self._holders(fields, value)]
         return [self._rows[id] for id in dict.fromkeys(ids)]
+
+    def _holders(self, fields: Fields, value: tuple[str, str]) -> Iterable[str]:
+        """The ids of the rows that have a value, by the column's name."""
+        ids = self._ids_by_name.get(value, {})
+        if value[0] == "access_token" and len(ids) > MOST_HOLDERS:
+            return self._ids_by_name.get((_ACCESS, _telling(fields)), {})
+        return ids
 
     def _free_id(self, id: str | None) -> str:
         while id is None or id in self._taken:
@@ -208,12 +259,10 @@ class View:
     def _set(self, row: Fields) -> None:
         self._rows[row["id"]] = row
         self._taken.add(row["id"])
-        for name in NAMES:
-            if row[name]:
-                self._ids_by_name[name, row[name]][row["id"]] = None
+        for value in _names(row):
+            self._ids_by_name[value][row["id"]] = None
 
     def _forget(self, id: str) -> None:
         row = self._rows.pop(id)
-        for name in NAMES:
-            if row[name]:
-                del self._ids_by_name[name, row[name]][id]
+        for value in _names(row):
+            del self._ids_by_name[value][id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -121,5 +122,6 @@ def _text(column: str, value: Any) -> str | None:
         text = None
     if text is None and value is not None:
         raise token_store_error(f"{column} is no UTF-8 text")
-    is_whole = isinstance(value, (float, Decimal)) and value == int(value)
+    is_number = isinstance(value, (float, Decimal)) and math.isfinite(value)
+    is_whole = is_number and value == int(value)
     return str(int(value)) if is_whole else text  # SQLite may have made an id REAL

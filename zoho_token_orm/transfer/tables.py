@@ -9,9 +9,18 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, column, inspect, select, table
 from zohocrmsdk.src.com.zoho.crm.api.exception.sdk_exception import SDKException
 
-from zoho_token_orm.database import Database, is_same_database, read_only, resolve_url, shown
+from zoho_token_orm.database import (
+    Database,
+    any_text,
+    is_same_database,
+    padded_columns,
+    read_only,
+    resolve_url,
+    shown,
+)
 from zoho_token_orm.encryption import SECRETS, Cipher, keys_of
 from zoho_token_orm.errors import token_store_error
+from zoho_token_orm.foreign import unpadded
 from zoho_token_orm.mapping import COLUMNS
 from zoho_token_orm.models import SEALED, Masked
 from zoho_token_orm.transfer.records import Contents, Raw, contents_of
@@ -65,7 +74,10 @@ def _rows(connection: Connection, table_name: str) -> tuple[dict[str, str], Sequ
     columns = {*wanted, *order}
     source = table(table_name, *(column(n, Masked() if n in masked else None) for n in columns))
     statement = select(*(source.c[name] for name in wanted))
-    return names, connection.execute(statement.order_by(*(source.c[n] for n in order))).all()
+    with any_text(connection):
+        rows = connection.execute(statement.order_by(*(source.c[n] for n in order))).mappings()
+        padded = padded_columns(connection, table_name) & set(wanted)
+        return names, [tuple(unpadded(dict(row), padded).values()) for row in rows]
 
 
 def _names(connection: Connection, table_name: str) -> dict[str, str]:
