@@ -795,6 +795,16 @@ def test_a_row_that_has_tokens_of_two_users_brings_neither_into_the_other(store,
     assert stored(store) == before
 
 
+def test_a_row_of_nobody_takes_the_place_of_no_users_row_at_another_client(store, tmp_path):
+    fill(store, row("ann", grant_token="1000.g"))
+    before = stored(store)
+    other = row("1", user_name="", client_id="2", grant_token="1000.g", expiry_time="1" + "9" * 12)
+    summary = imported(store, tmp_path, other)
+    assert counts(summary) == (0, 0, 0, 0, 1)
+    assert summary.refused[0].reason == "its token is also that of a user's row, at another client"
+    assert stored(store) == before
+
+
 def test_two_rows_of_two_clients_and_no_user_are_not_called_one_users(store, tmp_path):
     rows = [row("1", user_name=""), row("2", user_name="", client_id="2", expiry_time="1")]
     rows[1]["refresh_token"] = rows[0]["refresh_token"]
@@ -816,6 +826,17 @@ def test_a_row_that_another_row_of_the_source_makes_room_for_comes_in_at_once(st
         "eve": "1000.r",
     }
     assert counts(import_tokens(store, path)) == (0, 0, 0, 2, 0)
+
+
+def test_an_access_token_alone_that_rows_of_two_authorizations_have_is_refused(store, tmp_path):
+    bare = {**dict.fromkeys(COLUMNS, ""), "id": "9", "access_token": "1000.same"}
+    rows = [row(name, access_token="1000.same") for name in ("alice", "bob")]
+    path = csv_file(tmp_path / "rows.csv", bare, *rows)
+    for expected in ((2, 0, 0, 0, 1), (0, 0, 0, 2, 1)):
+        summary = import_tokens(store, path)
+        assert counts(summary) == expected
+        assert summary.refused == [("line 2", importing._AMBIGUOUS)]
+    assert [each["id"] for each in stored(store)] == ["alice", "bob"]
 
 
 def test_an_access_token_that_many_have_by_a_fault_costs_each_of_them_little(

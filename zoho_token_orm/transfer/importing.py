@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -22,7 +22,15 @@ from zoho_token_orm.mapping import Fields
 from zoho_token_orm.models import DEFAULT_TABLE_NAME, stored_table
 from zoho_token_orm.store import SQLAlchemyTokenStore
 from zoho_token_orm.transfer.files import read_file
-from zoho_token_orm.transfer.merging import Outcome, Settled, View, contradiction, one_each, turn
+from zoho_token_orm.transfer.merging import (
+    Outcome,
+    Settled,
+    View,
+    contradiction,
+    is_bare,
+    one_each,
+    turn,
+)
 from zoho_token_orm.transfer.records import Contents, Record, Refusal
 from zoho_token_orm.transfer.tables import is_same_table, read_table
 from zoho_token_orm.transfer.writing import Decision, Target
@@ -34,6 +42,8 @@ MOST_TRIES = 3
 
 MOST_PASSES = 10
 """How often rows are settled again that others may have changed meanwhile."""
+
+_AMBIGUOUS = "it has only an access token, which rows of several authorizations have"
 
 Progress = Callable[[int, int], None]
 
@@ -167,7 +177,7 @@ class _Import:
         rows = self._rows(self._storable(contents.records))
         self._settle_all(rows, on_progress)
         for _ in range(MOST_PASSES):
-            doubtful = [row for row in rows if self._settled_by_place[row.place].is_doubtful]
+            doubtful = self._doubtful(rows)
             if not doubtful or not self._settle_all(doubtful, lambda done, total: None):
                 break
         for row in rows:
@@ -180,6 +190,16 @@ class _Import:
                 "the target holds encrypted rows, and no key is given: set "
                 f"{KEYS_VARIABLE}, or encryption_keys"
             )
+
+    def _doubtful(self, rows: Sequence[_Row]) -> list[_Row]:
+        """Those that may be settled otherwise once the others are."""
+        holders = Counter(row.fields["access_token"] for row in rows)
+        return [
+            row
+            for row in rows
+            if self._settled_by_place[row.place].is_doubtful
+            or (row.fields["access_token"] and holders[row.fields["access_token"]] > 1)
+        ]
 
     def _settle_all(self, rows: Sequence[_Row], on_progress: Progress) -> bool:
         """Settles rows, some hundreds at a time; returns whether anything was changed."""
@@ -204,9 +224,13 @@ class _Import:
     def _rows(self, records: Sequence[Record]) -> list[_Row]:
         """One row for each authorization, in the order in which they are settled."""
         result = one_each([record.fields for record in records])
+        known = {each.fields["access_token"] for each in records if not is_bare(each.fields)}
         rows = []
         for place, (record, stay) in enumerate(zip(records, result.stays, strict=True)):
-            if place == stay:
+            row = result.rows[stay]
+            if is_bare(row) and row["access_token"] in known:
+                self._summary.refused.append(Refusal(record.where, _AMBIGUOUS))
+            elif place == stay:
                 rows.append(_Row(record.where, result.rows[place], place))
             elif reason := contradiction(record.fields, result.rows[stay]):
                 self._summary.refused.append(Refusal(record.where, reason))

@@ -94,8 +94,16 @@ def turn(row: Fields) -> tuple[bool, int, int]:
     The newest first: what an older row finds taken, a newer one would give up afterwards in any
     other order. Those that have nothing but an access token last: it goes when rows become one.
     """
-    is_bare = not any(row[name] for name in UNIQUE)
-    return is_bare, -(row["expiry_time"] or 0), -sum(row[name] is not None for name in COLUMNS[1:])
+    return (
+        is_bare(row),
+        -(row["expiry_time"] or 0),
+        -sum(row[name] is not None for name in COLUMNS[1:]),
+    )
+
+
+def is_bare(row: Fields) -> bool:
+    """Whether it has an access token at most, and nothing that tells whose."""
+    return not any(row[name] for name in UNIQUE)
 
 
 def _may_be_one(rows: Sequence[Fields]) -> bool:
@@ -118,8 +126,11 @@ def contradiction(row: Fields, other: Fields) -> str | None:
 
 def _objection(row: Fields, concerned: Iterable[Fields], result: Fields) -> str | None:
     """Why a row of the source must not bring rows of the target into that one; else None."""
-    if any(_differ(other, result, "user_name") for other in concerned):
-        return "its tokens are those of rows of two users"
+    for other in concerned:
+        if _differ(other, result, "user_name"):
+            return "its tokens are those of rows of two users"
+        if other["user_name"] and not result["user_name"]:
+            return "its token is also that of a user's row, at another client"
     return contradiction(row, result)
 
 
