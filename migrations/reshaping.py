@@ -9,6 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn
 from zoho_token_orm.migrations.sdk_rows import COLUMNS
 
+ENGINE = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
+"""What tables are made with; where the URL says mariadb, SQLAlchemy reads options of that name."""
+
 
 class Target:
     """The table that is wanted.

@@ -38,8 +38,6 @@ LONGEST = {
 EXPIRED = "0"
 """What an expiry becomes that says no time: so the access token is refreshed."""
 PAGE = 2000
-ENGINE = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
-"""What tables are made with; SQLAlchemy asks MariaDB's URL for options of its own name."""
 _ENCODED = "UTF-8''"
 
 Row = Mapping[str, Any]

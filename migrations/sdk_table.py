@@ -17,7 +17,7 @@ from alembic.util import CommandError
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 from zoho_token_orm.migrations import sdk_rows
-from zoho_token_orm.migrations.reshaping import Target, is_mysql, loosen, quoted, reshape
+from zoho_token_orm.migrations.reshaping import ENGINE, Target, is_mysql, loosen, quoted, reshape
 from zoho_token_orm.migrations.sdk_rows import COLUMNS, LONGEST, SECRETS, Plan
 
 from zoho_token_orm.database import any_text, bounds
@@ -130,7 +130,7 @@ def duplicates_table(table: str) -> sa.Table:
         *(sa.Column(name, Masked if name in SECRETS else sa.Text) for name in COLUMNS),
         sa.Column("stays", sa.Text),  # the id of the row that has won
         sa.Column("since", sa.DateTime, server_default=sa.func.now()),
-        **sdk_rows.ENGINE,
+        **ENGINE,
         mysql_charset="utf8mb4",
         mariadb_charset="utf8mb4",
     )

@@ -12,7 +12,7 @@ from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.dialects import mysql
 from zoho_token_orm.migrations import sdk_rows, sdk_table
-from zoho_token_orm.migrations.reshaping import Target
+from zoho_token_orm.migrations.reshaping import ENGINE, Target
 
 revision = "zto_0001"
 down_revision = "zto_sdk"
@@ -26,7 +26,7 @@ def upgrade() -> None:
     table = _table_name()
     found = sdk_table.found_columns(table)
     if not found:
-        op.create_table(table, *_columns(), *_constraints(table), **sdk_rows.ENGINE)
+        op.create_table(table, *_columns(), *_constraints(table), **ENGINE)
     else:
         said = _taken_over(table, found)
         if said:

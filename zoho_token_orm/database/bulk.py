@@ -51,7 +51,7 @@ class SeenRows:
             {**self._seen(before), **{f"new_{name}": after[name] for name in self._set}}
             for before, after in zip(seen, new, strict=True)
         ]
-        if not _is_mysql(connection):
+        if not _can_join(connection):
             return run_each(connection, self._update, rows)
         count = 0
         for start in range(0, len(rows), TOGETHER):
@@ -108,8 +108,8 @@ class SeenRows:
         )
 
 
-def _is_mysql(connection: Connection) -> bool:
-    """Whether this is MySQL's SQL, for the table that it names and not for another one."""
+def _can_join(connection: Connection) -> bool:
+    """Whether MySQL's UPDATE of a join can be sent: to the table itself, not a translated name."""
     is_other = "schema_translate_map" in connection.get_execution_options()
     return connection.dialect.name in ("mysql", "mariadb") and not is_other
 

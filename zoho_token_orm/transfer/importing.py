@@ -89,11 +89,12 @@ def import_tokens(
 
     Rows are of one authorization where they have the user, the grant, the refresh or the access
     token in common. Of those the newest expiry wins, and gets what it lacks of the others of the
-    same user and client; of two clients of one user the older is refused, and so is a row whose
-    refresh or grant token is another user's. A row of the store keeps its id, and a new one gets
-    that of the source unless another row has it. The source is only read, and is held in memory.
-    The workers of both may go on, but what those of the source save later is not seen.
-    Interrupted, what is done stays done.
+    same user and client. Of two clients of one user the older is refused, and so are a row whose
+    refresh or grant token is another user's, one that names nobody but has a token of a user's at
+    another client, and one with nothing but an access token that several have. A row of the store
+    keeps its id, and a new one gets that of the source unless another row has it. The source is
+    only read, and is held in memory. The workers of both may go on, but what those of the source
+    save later is not seen. Interrupted, what is done stays done.
 
     Args:
         store: Where to.
@@ -110,7 +111,8 @@ def import_tokens(
 
     Raises:
         ValueError: An argument cannot be used.
-        SDKException: The source is not what it seems, or a database did not answer.
+        SDKException: The source is not what it seems, a database did not answer, or the store has
+            encrypted rows and no key.
     """
     contents = _contents(store, source, table_name, source_keys)
     return _Import(store, dry_run)(contents, on_progress or (lambda done, total: None))
@@ -231,8 +233,8 @@ class _Import:
             if is_bare(row) and row["access_token"] in known:
                 self._summary.refused.append(Refusal(record.where, _AMBIGUOUS))
             elif place == stay:
-                rows.append(_Row(record.where, result.rows[place], place))
-            elif reason := contradiction(record.fields, result.rows[stay]):
+                rows.append(_Row(record.where, row, place))
+            elif reason := contradiction(record.fields, row):
                 self._summary.refused.append(Refusal(record.where, reason))
             else:
                 self._merged[stay].append(record.where)

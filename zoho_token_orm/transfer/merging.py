@@ -85,6 +85,7 @@ def _names(row: Fields) -> Iterator[tuple[str, str]]:
 
 
 def _has_unique_in_common(row: Fields, other: Fields) -> bool:
+    """Whether they are one authorization whatever their access tokens are."""
     return any(row[name] and row[name] == other[name] for name in UNIQUE)
 
 

@@ -94,7 +94,7 @@ def _fields(values: Mapping[str, Any]) -> Fields:
 
 
 def _expiry(value: Any, fields: Fields) -> int | None:
-    """When the access token expires: the one place that knows what an odd expiry means.
+    """When the access token expires; what an odd expiry in a source means.
 
     An expiry without an access token says nothing, and is dropped. To the SDK an access token
     without an expiry is valid for ever. So one that is missing or cannot be read counts as run out
