@@ -319,7 +319,7 @@ def test_a_table_with_conditions_is_refused_and_left_as_it_is(database, engine):
 
 
 def test_blanks_are_not_empty(database, engine):
-    row = sdk_row("1", " ", grant_token="")
+    row = sdk_row("1", " ", grant_token="", refresh_token="1000.r", access_token="1000.a")
     fill(engine, row)
     schema.upgrade(database.url)
     assert rows_in(engine)["1"]["user_name"] == " "
